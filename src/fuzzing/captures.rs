@@ -22,9 +22,21 @@ pub fn explain(data: &[u8]) {
         for (line, problem) in frame.problems() {
             assert!(problem.at <= line.bytes.end.max(line.bytes.start), "{line:?}");
         }
-        let _ = (frame.to_string(), frame.text().all_bytes(true).to_string(), frame.to_json());
+        check_explained(&frame);
     }
     assert_eq!(at, data.len() as u64, "no byte is left out");
+}
+
+/// All forms of the text end well, and say the same.
+fn check_explained(frame: &crate::wire::explain::Explanation) {
+    const MARK: char = '\u{e000}';
+    let (plain, whole, json) = (frame.to_string(), frame.text().all_bytes(true).to_string(), frame.to_json());
+    let painted = frame.text().painted(|_| ("\u{e000}", "\u{e000}")).to_string();
+    assert_eq!(painted.replace(MARK, ""), plain.replace(MARK, ""), "colours change no text");
+    let narrow = frame.text().row_bytes(frame.input().len() % 4).to_string();
+    assert!(whole.len() >= plain.len() && narrow.lines().next() == plain.lines().next());
+    assert!(!json.contains('\n') && json.starts_with('{') && json.ends_with('}'), "one line: {json}");
+    assert!(format!("{frame:?}").contains("lines"), "without its bytes");
 }
 
 /// A dump in text form.

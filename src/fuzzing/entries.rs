@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::frames::check_text;
 use crate::pb;
 use crate::wire::compress::{self, CompressError, Compression};
-use crate::wire::entry::{BrokerEntryMetadata, EntryParts};
-use crate::wire::metadata::{bytes, message_properties, replicate_to, single_properties, text};
+use crate::wire::encryption::{encryption_algo, encryption_keys, encryption_param};
+use crate::wire::entry::{BrokerEntryMetadata, EntryError, EntryParts};
+use crate::wire::metadata::{bytes, message_properties, publish_time_ms, replicate_to, single_properties, text};
 use crate::wire::{BatchCursor, Metadata, SingleMetadata};
 
 /// The most a compressed payload may become, bytes.
@@ -15,11 +17,16 @@ pub(super) const UNCOMPRESSED_BYTES_MAX: usize = 64 * 1024;
 /// An entry: its parts lie in it in order, its metadata is what prost reads, its records are in bounds.
 pub fn entry(data: &[u8]) {
     let entry = Bytes::copy_from_slice(data);
-    let Ok(parts) = EntryParts::split(&entry) else { return };
+    let parts = match EntryParts::split(&entry) {
+        Ok(parts) => parts,
+        Err(error) => return check_error(&error),
+    };
     assert!(parts.checksummed_from <= parts.metadata.start && parts.metadata.end == parts.payload.start);
     assert_eq!(parts.payload.end, entry.len());
     // A fuzzer does not find valid checksums, so a wrong one is ignored here.
-    let _ = parts.verify(&entry);
+    if let Err(error) = parts.verify(&entry) {
+        check_error(&error);
+    }
     if let Some(range) = parts.broker_metadata.clone() {
         if let Ok(ours) = BrokerEntryMetadata::decode(&entry[range.clone()]) {
             let theirs = pb::BrokerEntryMetadata::decode(&entry[range]).expect("prost reads it");
@@ -27,17 +34,31 @@ pub fn entry(data: &[u8]) {
         }
     }
     let serialized = &entry[parts.metadata.clone()];
-    let Ok(metadata) = Metadata::decode(serialized) else { return };
+    let metadata = match Metadata::decode(serialized) {
+        Ok(metadata) => metadata,
+        Err(error) => return check_error(&EntryError::Metadata(error)),
+    };
     compare_metadata(serialized, &metadata);
     let payload = entry.slice(parts.payload);
     let limit = UNCOMPRESSED_BYTES_MAX;
-    let Ok(payload) = compress::decompress(metadata.compression, &payload, metadata.uncompressed_size, limit) else {
-        return;
+    let payload = match compress::decompress(metadata.compression, &payload, metadata.uncompressed_size, limit) {
+        Ok(payload) => payload,
+        Err(error) => return check_error(&error.into()),
     };
     assert!(payload.len() <= limit.max(entry.len()));
     if let Some(count) = metadata.num_messages_in_batch {
         records(count, &payload);
     }
+}
+
+/// A line for a log, and a reason that an acknowledgement can give.
+fn check_error(error: &EntryError) {
+    use std::error::Error as _;
+    check_text(error);
+    let is_about_parts = matches!(error, EntryError::TooShort { .. } | EntryError::ChecksumMismatch { .. });
+    assert_eq!(error.source().is_none(), is_about_parts, "{error:?}");
+    let is_of_batch = error.validation_error() == pb::command_ack::ValidationError::BatchDeSerializeError;
+    assert_eq!(is_of_batch, matches!(error, EntryError::Batch(_)));
 }
 
 pub(super) fn compare_metadata(serialized: &[u8], ours: &Metadata) {
@@ -63,6 +84,15 @@ pub(super) fn compare_metadata(serialized: &[u8], ours: &Metadata) {
     assert_eq!(ours.encrypted, !theirs.encryption_keys.is_empty());
     assert_eq!(ours.has_properties, !theirs.properties.is_empty());
     assert!(message_properties(serialized).eq(theirs.properties.iter().map(|p| (&*p.key, &*p.value))));
+    assert!(publish_time_ms(serialized).is_some(), "it has to be there, perhaps more than once");
+    assert_eq!(encryption_algo(serialized), theirs.encryption_algo.as_deref());
+    assert_eq!(encryption_param(serialized), theirs.encryption_param.as_deref());
+    let keys = encryption_keys(serialized).zip(&theirs.encryption_keys);
+    assert_eq!(encryption_keys(serialized).count(), theirs.encryption_keys.len());
+    for (ours, theirs) in keys {
+        assert_eq!((ours.name(), ours.value()), (&*theirs.key, &theirs.value[..]));
+        assert!(ours.metadata().eq(theirs.metadata.iter().map(|pair| (&*pair.key, &*pair.value))));
+    }
 }
 
 /// A payload that was compressed: the first byte says by which codec, the rest is as for [`decompress_lz4`].
@@ -102,7 +132,7 @@ fn decompress_by(codec: Compression, data: &[u8]) {
         Err(CompressError::NotBuilt { .. }) => return assert!(!codec.is_built_in()),
         Err(CompressError::UnknownCodec(_)) => panic!("{codec:?} is known"),
         Err(CompressError::TooLarge { .. }) => assert!(declared as usize > UNCOMPRESSED_BYTES_MAX),
-        Err(_) => {}
+        Err(error) => check_text(&error),
     }
     if !codec.is_built_in() {
         // What was declared is refused before the codec is looked for.
@@ -111,6 +141,12 @@ fn decompress_by(codec: Compression, data: &[u8]) {
     let packed = compress::compress(codec, None, payload).expect("data of any kind");
     let size = payload.len() as u32;
     assert_eq!(compress::decompress(codec.to_pb(), &packed, size, payload.len()), Ok(input.clone()));
+    // At each level the same comes out; the highest one of zstd takes memory for a window.
+    let some_levels = codec.levels().into_iter().flat_map(|levels| [*levels.start(), 1, 9.min(*levels.end())]);
+    for level in some_levels.filter(|_| payload.len() <= 200) {
+        let packed = compress::compress(codec, Some(level), payload).expect("data of any kind");
+        assert_eq!(compress::decompress(codec.to_pb(), &packed, size, payload.len()), Ok(input.clone()), "{level}");
+    }
     // Data has one size: a larger one is refused, and a limit below it holds.
     let more = compress::decompress(codec.to_pb(), &packed, size + 1, UNCOMPRESSED_BYTES_MAX);
     assert!(more.is_err(), "{codec:?}: {size} bytes are not one more");
@@ -132,12 +168,18 @@ pub fn batch(data: &[u8]) {
 }
 
 fn records(count: i32, payload: &[u8]) {
-    let Ok(mut cursor) = BatchCursor::new(count, payload.len()) else { return };
+    let mut cursor = match BatchCursor::new(count, payload.len()) {
+        Ok(cursor) => cursor,
+        Err(error) => return check_error(&EntryError::Batch(error)),
+    };
     let (mut end, mut given) = (0, 0);
     while let Some(record) = cursor.next(payload) {
-        let Ok(record) = record else {
-            assert!(cursor.next(payload).is_none(), "nothing comes after an error");
-            return;
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                check_error(&EntryError::Batch(error));
+                return assert!(cursor.next(payload).is_none(), "nothing comes after an error");
+            }
         };
         assert!(end <= record.metadata_range.start && record.metadata_range.end == record.payload.start);
         end = record.payload.end;
@@ -148,7 +190,7 @@ fn records(count: i32, payload: &[u8]) {
     assert_eq!(given, count);
 }
 
-fn compare_single(serialized: &[u8], ours: &SingleMetadata) {
+pub(super) fn compare_single(serialized: &[u8], ours: &SingleMetadata) {
     let theirs = pb::SingleMessageMetadata::decode(serialized).expect("what is read by hand, prost reads");
     assert_eq!(ours.payload_size, theirs.payload_size);
     assert_eq!(ours.partition_key.as_ref().map(|key| text(serialized, key)), theirs.partition_key.as_deref());

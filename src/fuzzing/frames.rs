@@ -12,6 +12,12 @@ use crate::wire::command;
 use crate::wire::frame::InboundFrame;
 use crate::wire::{Command, DecodeError, Frame, Limits, cut, frames, missing};
 
+/// Texts of errors are a line for a log, however the peer's bytes look.
+pub(super) fn check_text(error: &impl std::fmt::Display) {
+    let text = error.to_string();
+    assert!(!text.is_empty() && !text.contains(['\n', '\r']) && text.chars().count() < 1000, "one line: {text:?}");
+}
+
 /// Small, so that a corpus of small files reaches the limit.
 pub(super) const LIMITS: Limits = Limits { frame_bytes_max: 4096 };
 
@@ -22,11 +28,31 @@ pub fn frame(data: &[u8]) {
     let whole = read_stream(&[stream]);
     let (front, back) = stream.split_at(stream.len() * usize::from(split) / 256);
     assert_eq!(whole, read_stream(&[front, back]), "where a stream breaks changes nothing");
+    if let Some(error) = &whole.1 {
+        check_text(error);
+    }
     for frame in &whole.0 {
+        check_debug(frame);
         let mut out = BytesMut::new();
         frame.encode(&mut out);
         let again: Vec<_> = frames(out.freeze()).collect();
         assert_eq!(again, [Ok(frame.clone())], "what was read can be written and read");
+    }
+}
+
+/// What a log shows of a frame: of an entry no more than its size.
+fn check_debug(frame: &Frame) {
+    let text = format!("{frame:?}");
+    match frame {
+        Frame::Send { entry, .. } => assert!(text.ends_with(&format!(", {})", entry.len())), "{text}"),
+        Frame::Message { head, entry } => {
+            assert!(
+                text.ends_with(&format!(", {})", entry.len())) && text.len() < 400 + 30 * head.ack_set.len(),
+                "{text}"
+            );
+        }
+        Frame::Unknown { .. } => assert!(text.starts_with("Unknown("), "{text}"),
+        Frame::Receipt(_) | Frame::Other(_) => assert!(!text.is_empty()),
     }
 }
 
@@ -55,6 +81,15 @@ pub fn codec(data: &[u8]) {
     for frame in &frames {
         let start = out.len();
         Encoder::<&Frame>::encode(&mut codec, frame, &mut out).expect("any frame");
+        let mut again = BytesMut::new();
+        Encoder::<Frame>::encode(&mut codec, frame.clone(), &mut again).expect("any frame");
+        assert_eq!(again, out[start..]);
+        if let Frame::Other(command) = frame {
+            again.clear();
+            Encoder::<&Command>::encode(&mut codec, command, &mut again).expect("any command");
+            Encoder::<Command>::encode(&mut codec, command.clone(), &mut again).expect("any command");
+            assert_eq!(again, out[start..].repeat(2));
+        }
         assert_eq!(
             out[start..].first_chunk().map(|size| u32::from_be_bytes(*size) as usize + 4),
             Some(out.len() - start)
@@ -86,6 +121,10 @@ fn decode_pieces(pieces: &[&[u8]]) -> (Vec<Frame>, Option<String>) {
         }
     }
     let ended = codec.decode_eof(&mut rx);
+    if let Err(error) = &ended {
+        check_text(error);
+        assert!(std::error::Error::source(error).is_some());
+    }
     assert!(!matches!(ended, Ok(Some(_))), "all whole frames have been given");
     (frames, ended.err().map(|error| error.to_string()))
 }
@@ -180,7 +219,11 @@ pub fn command(data: &[u8]) {
     prost::encoding::int32::encode(1, &envelope.command_type, &mut alone);
     prost::encoding::bytes::encode(envelope.command_type.unsigned_abs(), &body.into_owned(), &mut alone);
     let theirs = pb::BaseCommand::decode(&alone[..]);
+    if let Err(error) = &by_table {
+        check_text(error);
+    }
     if let Ok(ours) = by_table {
+        check_table(ours.clone().expect("a known type"));
         let theirs = theirs.as_ref().expect("what the table reads, prost reads");
         let mut out = BytesMut::new();
         ours.expect("a known type").encode_frame(&mut out);
@@ -189,6 +232,32 @@ pub fn command(data: &[u8]) {
     match by_frame {
         Err(_) | Ok(Frame::Other(_)) => {}
         Ok(frame) => compare_hot(&frame, &theirs.expect("what is read by hand, prost reads")),
+    }
+}
+
+/// What the table of commands says of one.
+fn check_table(mut command: Command) {
+    let mut out = BytesMut::new();
+    command.encode_frame(&mut out);
+    assert_eq!(out.len(), command.encoded_len());
+    assert!(Command::ALL.contains(&(command.command_type(), command.name())));
+    #[cfg(feature = "capture")]
+    assert_eq!(Command::sender_of(command.command_type()), Some(command.sender()));
+    if let Some(refusal) = command.refusal() {
+        assert!(command.response_type().is_none() && refusal.message.len() <= out.len(), "{refusal:?}");
+    }
+    let had_id = command.request_id().is_some();
+    command.set_request_id(7);
+    assert!(matches!(command.request_id(), Some(7)) || !had_id && command.request_id().is_none());
+    // A request is refused by what answers it, or by ERROR.
+    let refusal = crate::wire::command::Refusal { code: 9, message: "refused".to_owned() };
+    match command.refused(&refusal) {
+        Some(refused) => {
+            assert_eq!((refused.request_id(), refused.refusal().map(|refusal| refusal.code)), (Some(7), Some(9)));
+            let answers = Some(refused.command_type()) == command.response_type().map(|kind| kind as i32);
+            assert!(answers || matches!(refused, Command::Error(_)), "{refused:?}");
+        }
+        None => assert!(command.response_type().is_none() || command.request_id().is_none()),
     }
 }
 

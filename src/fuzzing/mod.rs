@@ -10,6 +10,8 @@
 //! | `ids` | message ids and checkpoints |
 //! | `names` | names of topics, service URLs, contexts of traces, hashes |
 //! | `answers` | answers over HTTP, certificates, keys |
+//! | `written` | what this crate writes, by its own decoders and by prost |
+//! | `models` | small machines, beside a model of each |
 //! | `served` | what the embedded broker and the referee are given |
 //! | `captures` | captured traffic |
 //! | `stateful/` | scripts that drive machines and worlds in virtual time |
@@ -23,6 +25,7 @@ mod frames;
 mod ids;
 #[cfg(test)]
 mod inputs;
+mod models;
 #[cfg(all(test, pulsar_mutations))]
 mod mutations;
 mod names;
@@ -31,6 +34,7 @@ mod served;
 pub mod stateful;
 #[cfg(test)]
 mod tests;
+mod written;
 
 pub use answers::*;
 pub use built::*;
@@ -39,9 +43,11 @@ pub use chunks::*;
 pub use entries::*;
 pub use frames::*;
 pub use ids::*;
+pub use models::*;
 pub use names::*;
 #[cfg(any(feature = "broker", feature = "referee"))]
 pub use served::*;
+pub use written::*;
 
 /// A target: its name in `fuzz/`, and its body.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
@@ -56,6 +62,9 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("entry", entry),
     ("built_entry", built_entry),
     ("batch", batch),
+    ("written", written),
+    ("ack_set", ack_set),
+    ("auto_failover", auto_failover),
     ("assembly", assembly),
     ("decompress", decompress),
     ("decompress_lz4", decompress_lz4),

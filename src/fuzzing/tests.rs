@@ -100,6 +100,21 @@ fn batch_corpus() -> io::Result<()> {
 }
 
 #[test]
+fn written_corpus() -> io::Result<()> {
+    replay("written", written)
+}
+
+#[test]
+fn ack_set_corpus() -> io::Result<()> {
+    replay("ack_set", ack_set)
+}
+
+#[test]
+fn auto_failover_corpus() -> io::Result<()> {
+    replay("auto_failover", auto_failover)
+}
+
+#[test]
 fn assembly_corpus() -> io::Result<()> {
     replay("assembly", assembly)
 }

@@ -1,10 +1,13 @@
 //! Messages of the schema made of arbitrary bytes: what a fuzzer needs to get behind required fields, lengths and types. And
 //! the dictionary of the fuzzer, from the same tables.
 
+#[cfg(test)]
 use std::collections::BTreeSet;
+#[cfg(test)]
 use std::fmt::Write as _;
 
 use super::schema::{FieldType, Kind, MessageType, all};
+#[cfg(test)]
 use crate::wire::{MAGIC_BROKER_ENTRY_METADATA, MAGIC_CRC32C};
 
 /// How deep messages nest in each other: those that nest themselves end there.
@@ -43,6 +46,10 @@ impl<'a> Source<'a> {
         let (front, rest) = self.0.split_at(wanted);
         self.0 = rest;
         front
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_empty()
     }
 
     #[cfg(feature = "capture")]
@@ -159,7 +166,7 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 
 /// What the schema and the formats around it have as fixed bytes, in the form of libFuzzer: the keys of all fields, the starts
 /// of all commands, names of enum values as the REST interface writes them, magic numbers.
-#[cfg_attr(not(test), expect(dead_code, reason = "a test holds the file against it"))]
+#[cfg(test)]
 pub(crate) fn dictionary() -> String {
     let mut entries = BTreeSet::new();
     for field in all().0.iter().flat_map(|message| message.fields) {

@@ -494,7 +494,8 @@ impl<'a> Iterator for Properties<'a> {
 }
 
 /// The `publish_time` of a serialized MessageMetadata, milliseconds since 1970. `None` where it is not found before
-/// the first field that cannot be decoded.
+/// the first field that cannot be decoded. It stops at the first one, where [`Metadata::decode`] takes the last one, as Protobuf
+/// does; writers write one.
 #[must_use]
 pub fn publish_time_ms(metadata: &[u8]) -> Option<u64> {
     let mut reader = Reader::new(metadata, 0);
