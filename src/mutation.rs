@@ -75,6 +75,8 @@ pub(crate) mod parser {
         ChunkOutOfOrder,
         /// A chunked message may have any size.
         ChunkedWithoutLimit,
+        /// Room is made for a part of an entry before its declared size is compared with what is there.
+        DeclaredLengthAllocated,
     }
 
     thread_local! {

@@ -16,6 +16,8 @@
 //! | `captures` | captured traffic |
 //! | `stateful/` | scripts that drive machines and worlds in virtual time |
 
+#[cfg(test)]
+mod allocations;
 mod answers;
 mod built;
 mod captures;

@@ -17,6 +17,12 @@ fn target(name: &str) -> FuzzTarget {
     *TARGETS.iter().find(|(known, _)| *known == name).expect("a target of this build")
 }
 
+/// Plants the bug of this name, if it is one of those that what counts allocations has to find.
+pub(super) fn activate_named(name: &str) {
+    let declared = ParserMutation::DeclaredLengthAllocated;
+    activate((name == format!("{declared:?}")).then_some(declared));
+}
+
 /// The corpus as it is, then changes of it.
 fn inputs(name: &str) -> impl Iterator<Item = Vec<u8>> {
     let corpus: Vec<_> = corpus(name).expect("a corpus").into_iter().map(|(_, data)| data).collect();
@@ -37,12 +43,29 @@ fn assert_found(mutation: ParserMutation, name: &str) {
     body(&data);
 }
 
+/// No target fails for it: what is allocated is counted by a test.
+#[test]
+fn a_declared_length_that_is_allocated_before_it_is_checked() {
+    if folder().is_none() {
+        return;
+    }
+    assert_eq!(target_of(ParserMutation::DeclaredLengthAllocated), COUNTED);
+    let (is_good, text) = super::allocations::alone("DeclaredLengthAllocated");
+    assert!(!is_good && text.contains("made it allocate"), "it was not found: {text}");
+    let (is_good, text) = super::allocations::alone("1");
+    assert!(is_good, "without it: {text}");
+}
+
+/// In place of a target: by the count of allocations.
+const COUNTED: &str = "allocations";
+
 /// One test for each mutation, and the target that must find it. A mutation that is not listed does not compile.
 macro_rules! mutations {
     ($($name:ident: $mutation:ident => $target:literal;)*) => {
         fn target_of(mutation: ParserMutation) -> &'static str {
             match mutation {
                 $(ParserMutation::$mutation => $target,)*
+                ParserMutation::DeclaredLengthAllocated => COUNTED,
             }
         }
 

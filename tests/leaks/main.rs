@@ -11,14 +11,9 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../../src/fuzzing/inputs.rs"]
-mod inputs;
-
-use common::random::splitmix;
 
 mod bombs;
 mod chunks;
-mod decoders;
 mod memory_limit;
 mod patterns;
 mod redelivery;

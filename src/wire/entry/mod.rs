@@ -98,6 +98,9 @@ fn u32_at(entry: &[u8], at: usize, field: &'static str) -> Result<u32, EntryErro
 #[inline]
 fn part(entry: &[u8], at: usize, size: usize, field: &'static str) -> Result<Range<usize>, EntryError> {
     let left = entry.len().saturating_sub(at);
+    if parser_mutation!(DeclaredLengthAllocated) {
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(size)));
+    }
     if size > left { Err(EntryError::TooShort { field, needed: size, left }) } else { Ok(at..at + size) }
 }
 
