@@ -18,8 +18,12 @@ use crate::machine::supervisor::service_url::ServiceUrl;
 use crate::wire::hot::{MessageHead, put_message};
 
 mod application;
+mod consuming;
 mod hostile;
+mod keys;
 mod network;
+mod options;
+mod told;
 
 /// Steps of one script.
 const STEPS_MAX: usize = 300;
@@ -87,7 +91,8 @@ impl Script {
             155..=158 => self.switch_cluster(choices),
             159..=162 => self.network.broker.unload(application::TOPIC),
             163..=166 => self.network.swallow = choices.below(6) as u32,
-            167..=169 => self.network.stall(choices),
+            167 | 168 => self.network.stall(choices),
+            169 => self.network.refused_credentials = choices.below(3) as u32,
             170..=184 => self.network.mangles.push_back(Mangle::any(choices)),
             185..=204 => self.inject(choices, put_any_command),
             205..=209 => self.inject(choices, |choices, out| out.extend_from_slice(choices.bytes())),

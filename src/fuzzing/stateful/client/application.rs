@@ -8,14 +8,10 @@ use std::time::Instant;
 
 use super::network::Network;
 use super::*;
-use crate::id::{ConsumerId, MessagePosition, ProducerId, WatcherId};
-use crate::machine::consumer::{
-    Consumer, ConsumerConfig, QueueSignals, ReceivedEntry, ReturnedPermits, SeekTo, SubscriptionType,
-};
+use crate::id::{ConsumerId, ProducerId, WatcherId};
+use crate::machine::consumer::{Assembly, ChunkLimits, Consumer, QueueSignals, ReceivedEntry};
 use crate::machine::endpoint::machine::EndpointMachine as _;
-use crate::machine::producer::{
-    BatchingType, CapacityWaiter, Message, PendingSend, Producer, ProducerConfig, PushError,
-};
+use crate::machine::producer::{AccessMode, CapacityWaiter, Message, PendingSend, Producer, PushError};
 use crate::machine::supervisor::query;
 use crate::machine::topic_list::{TopicListConfig, TopicListWatcher};
 use crate::machine::{Endpoint, EndpointId, ReadyList, Reply, ReplyTo};
@@ -44,43 +40,56 @@ struct Send {
 
 struct ProducerPart {
     endpoint: Arc<Endpoint<Producer>>,
+    key: Option<Arc<keys::Key>>,
     pending_max: usize,
     sends: Vec<Send>,
     /// A send that waits for capacity.
     waiter: Option<(CapacityWaiter, Option<Message>)>,
 }
 
-struct ConsumerPart {
-    endpoint: Arc<Endpoint<Consumer>>,
-    size: u64,
+pub(super) struct ConsumerPart {
+    pub(super) endpoint: Arc<Endpoint<Consumer>>,
+    /// The largest queue that it was given.
+    pub(super) size: u64,
+    pub(super) acknowledges_incomplete: bool,
+    pub(super) assembly: Assembly,
     /// Receives without a queue.
-    requested: u64,
-    held: VecDeque<ReceivedEntry>,
-    attach_number: u64,
+    pub(super) requested: u64,
+    pub(super) held: VecDeque<ReceivedEntry>,
+    pub(super) attach_number: u64,
+    pub(super) seek_number: u32,
 }
 
 #[derive(Default)]
 pub(super) struct Application {
     producers: Vec<ProducerPart>,
-    consumers: Vec<ConsumerPart>,
+    pub(super) consumers: Vec<ConsumerPart>,
     watchers: Vec<Arc<Endpoint<TopicListWatcher>>>,
     waiting: Vec<Waiting>,
     next_id: u64,
+    is_closed: bool,
 }
 
 impl Application {
     pub(super) fn step(&mut self, choices: &mut Choices<'_>, network: &mut Network) {
-        match choices.below(16) {
+        match choices.below(20) {
             0 => self.open_producer(choices, network),
             1 => self.open_consumer(choices, network),
-            2 => self.open_watcher(network),
+            2 => self.open_watcher(choices, network),
             3 => self.query(choices, network),
             4..=8 => self.use_producer(choices, network),
+            9 => self.use_watcher(choices, network),
+            10 => self.look(choices, network),
+            11 if choices.below(16) == 15 && !self.is_closed => {
+                self.is_closed = true;
+                let reply = self.expect("the close of the client", 2 * TIMEOUT, network);
+                network.input(Input::CloseClient(reply));
+            }
             _ => self.use_consumer(choices, network),
         }
     }
 
-    fn expect<T: 'static>(&mut self, what: &'static str, within: Duration, network: &Network) -> ReplyTo<T> {
+    pub(super) fn expect<T: 'static>(&mut self, what: &'static str, within: Duration, network: &Network) -> ReplyTo<T> {
         let (to, mut reply) = Reply::pair();
         let is_done = Box::new(move || Pin::new(&mut reply).poll(&mut Context::from_waker(Waker::noop())).is_ready());
         self.waiting.push(Waiting { what, until: network.now.at + within + SLACK, is_done });
@@ -91,25 +100,28 @@ impl Application {
         if self.producers.len() >= ENDPOINTS_MAX {
             return;
         }
-        let by_key = choices.below(4) == 3;
-        let config = ProducerConfig {
-            batching: by_key || choices.flag(),
-            batching_type: if by_key { BatchingType::KeyBased } else { BatchingType::Default },
-            batching_max_messages: 1 + choices.below(5) as u32,
-            batching_max_publish_delay: Duration::from_millis(choices.below(3) as u64 * 20),
-            max_pending_messages: 1 + choices.below(40),
-            send_timeout: TIMEOUT,
-            operation_timeout: TIMEOUT,
-            chunking: false,
-            ..ProducerConfig::default()
-        };
+        let number = self.producers.len();
+        let (config, key) = options::producer(choices, number);
+        if let Err(error) = config.validate() {
+            return told::check_line(&error);
+        }
         let pending_max = config.max_pending_messages;
-        let id = ProducerId(self.producers.len() as u64);
+        let id = ProducerId(number as u64);
+        // One that keeps others out has a topic of its own.
+        let is_alone = config.access_mode != AccessMode::Shared;
+        let topic = if is_alone { format!("{TOPIC}-of-{number}") } else { TOPIC.to_owned() };
         let created = self.expect("the creation of a producer", TIMEOUT, network);
-        let producer = Producer::new(id, TOPIC.into(), -1, Arc::new(config), created, network.now);
+        let mut producer = Producer::new(id, topic.into(), -1, Arc::new(config), created, network.now);
+        if choices.flag() {
+            producer.set_memory_budget(Some(network.memory.clone()));
+        }
+        producer.set_observer(Arc::new(options::Observer));
+        if choices.below(4) == 3 {
+            producer.set_in_use();
+        }
         let endpoint = Endpoint::new(EndpointId::Producer(id), producer, network.ready.clone());
         network.input(Input::Open(endpoint.clone()));
-        self.producers.push(ProducerPart { endpoint, pending_max, sends: Vec::new(), waiter: None });
+        self.producers.push(ProducerPart { endpoint, key, pending_max, sends: Vec::new(), waiter: None });
     }
 
     fn open_consumer(&mut self, choices: &mut Choices<'_>, network: &mut Network) {
@@ -117,29 +129,41 @@ impl Application {
             return;
         }
         let id = ConsumerId(self.consumers.len() as u64);
-        // Each has a subscription of its own, so that none keeps another one out.
-        let mut config = ConsumerConfig::new(format!("s{}", id.0));
-        config.subscription_type =
-            *choices.pick(&[SubscriptionType::Exclusive, SubscriptionType::Shared, SubscriptionType::KeyShared]);
-        config.receiver_queue_size = *choices.pick(&[10, 1, 0, 1000]);
-        config.receiver_queue_size_max = *choices.pick(&[0, 50]);
-        if config.receiver_queue_size == 0 {
-            config.receiver_queue_size_max = 0;
+        let config = options::consumer(choices, id.0);
+        if let Err(error) = config.validate() {
+            return told::check_line(&error);
         }
-        config.ack_timeout = choices.flag().then_some(Duration::from_secs(2));
-        config.batch_index_acknowledgment = choices.flag();
-        config.operation_timeout = TIMEOUT;
-        config.acknowledgment_group_time = Duration::from_millis(choices.below(3) as u64 * 50);
+        let (is_durable, limits) = (config.durable, ChunkLimits::of(&config));
+        let acknowledges_incomplete = config.auto_ack_incomplete_chunked_messages;
         let size = u64::from(config.receiver_queue_size.max(config.receiver_queue_size_max));
-        let signals = QueueSignals { inbox: ReadyList::new(), epoch: Arc::new(AtomicU64::new(0)), observer: None };
+        let signals = QueueSignals {
+            inbox: ReadyList::new(),
+            epoch: Arc::new(AtomicU64::new(0)),
+            observer: Some(Arc::new(options::Observer)),
+        };
         let created = self.expect("the creation of a consumer", TIMEOUT, network);
-        let consumer = Consumer::new(id, TOPIC.into(), -1, Arc::new(config), signals, created, network.now);
+        let mut consumer = Consumer::new(id, TOPIC.into(), -1, Arc::new(config), signals, created, network.now);
+        if !is_durable {
+            consumer.read_from(options::seek(choices));
+        }
+        if choices.below(4) == 3 {
+            consumer.set_receive_budget(Some(network.receive_memory.clone()));
+        }
         let endpoint = Endpoint::new(EndpointId::Consumer(id), consumer, network.ready.clone());
         network.input(Input::Open(endpoint.clone()));
-        self.consumers.push(ConsumerPart { endpoint, size, requested: 0, held: VecDeque::new(), attach_number: 0 });
+        self.consumers.push(ConsumerPart {
+            endpoint,
+            size,
+            acknowledges_incomplete,
+            assembly: Assembly::new(limits),
+            requested: 0,
+            held: VecDeque::new(),
+            attach_number: 0,
+            seek_number: 0,
+        });
     }
 
-    fn open_watcher(&mut self, network: &mut Network) {
+    fn open_watcher(&mut self, choices: &mut Choices<'_>, network: &mut Network) {
         if self.watchers.len() >= ENDPOINTS_MAX {
             return;
         }
@@ -147,7 +171,7 @@ impl Application {
         let config = TopicListConfig {
             namespace: "public/default".to_owned(),
             pattern: "persistent://public/default/.*".to_owned(),
-            via: None,
+            via: choices.flag().then(|| TOPIC.into()),
             operation_timeout: TIMEOUT,
         };
         let created = self.expect("the creation of a watcher", TIMEOUT, network);
@@ -159,12 +183,20 @@ impl Application {
 
     fn query(&mut self, choices: &mut Choices<'_>, network: &mut Network) {
         let topic: Arc<str> = TOPIC.into();
-        let pending = match choices.below(6) {
+        let pending = match choices.below(8) {
             0 => query::connect().with_reply(self.expect("a connect", TIMEOUT, network)),
             1 => query::partitions(&topic).with_reply(self.expect("a query", TIMEOUT, network)),
             2 => query::existing_partitions(&topic).with_reply(self.expect("a query", TIMEOUT, network)),
             3 => query::schema(&topic, None).with_reply(self.expect("a query", TIMEOUT, network)),
             4 => query::coordinator(choices.below(2) as u64).with_reply(self.expect("a query", TIMEOUT, network)),
+            5 => {
+                let schema = crate::pb::Schema { name: "s".to_owned(), r#type: 1, ..Default::default() };
+                query::get_or_create_schema(&topic, schema).with_reply(self.expect("a query", TIMEOUT, network))
+            }
+            6 => {
+                let topic: Arc<str> = "t".repeat(6_000_000 * choices.below(2)).into();
+                query::partitions(&topic).with_reply(self.expect("a query", TIMEOUT, network))
+            }
             _ => {
                 let request = crate::pb::CommandGetTopicsOfNamespace {
                     namespace: "public/default".to_owned(),
@@ -182,7 +214,7 @@ impl Application {
         }
         let (number, now) = (choices.below(self.producers.len()), network.now);
         let endpoint = self.producers[number].endpoint.clone();
-        match choices.below(12) {
+        match choices.below(16) {
             0..=7 => {
                 for _ in 0..=choices.below(8) {
                     self.send(number, choices, network);
@@ -197,7 +229,15 @@ impl Application {
                 endpoint
                     .with_deferred(network.deferred(), |producer, deferred| producer.close(Some(reply), now, deferred));
             }
-            10 => self.poll_waiter(number, network),
+            10 | 11 => self.poll_waiter(number, network),
+            12 => {
+                let key = self.producers[number].key.clone();
+                let Some(key) = key else { return };
+                key.is_missing.fetch_xor(choices.below(3) == 2, Ordering::Relaxed);
+                key.is_used_up.fetch_xor(choices.below(3) == 2, Ordering::Relaxed);
+            }
+            // The task of the application seals what its push has closed.
+            13 => seal_closed(&endpoint, network),
             _ => {
                 // A cancelled send.
                 if let Some((mut waiter, _)) = self.producers[number].waiter.take() {
@@ -212,14 +252,7 @@ impl Application {
     fn send(&mut self, number: usize, choices: &mut Choices<'_>, network: &mut Network) {
         self.next_id += 1;
         let now = network.now;
-        let key = choices.below(4);
-        let mut message = Message::new(Bytes::from(vec![b'm'; choices.below(200)])).with_key(format!("k{key}"));
-        match choices.below(16) {
-            0 => message = message.with_batching(false),
-            1 => message = message.with_sequence_id(choices.number()),
-            2 => message = message.with_deliver_after(choices.time()),
-            _ => {}
-        }
+        let message = options::message(choices);
         let called = Arc::new(AtomicU32::new(0));
         let counter = called.clone();
         let callback: crate::machine::producer::SendCallback = Box::new(move |_: Result<_, _>| {
@@ -236,7 +269,10 @@ impl Application {
                     self.poll_waiter(number, network);
                 }
             }
-            Err(PushError::Refused(..)) => assert_eq!(called.load(Ordering::Relaxed), 0),
+            Err(PushError::Refused(error, _)) => {
+                told::check_line(&error);
+                assert_eq!(called.load(Ordering::Relaxed), 0);
+            }
         }
     }
 
@@ -258,100 +294,23 @@ impl Application {
         }
     }
 
-    fn use_consumer(&mut self, choices: &mut Choices<'_>, network: &mut Network) {
-        if self.consumers.is_empty() {
+    fn use_watcher(&mut self, choices: &mut Choices<'_>, network: &mut Network) {
+        if self.watchers.is_empty() {
             return;
         }
-        let (number, now) = (choices.below(self.consumers.len()), network.now);
-        let endpoint = self.consumers[number].endpoint.clone();
-        match choices.below(20) {
-            0..=4 => self.receive(number, now),
-            5..=9 => self.handle_messages(number, choices, network),
-            10 => endpoint.with(Consumer::redeliver_unacknowledged_messages),
-            11 => {
-                let reply = self.expect("a seek", TIMEOUT, network);
-                let to = if choices.flag() { SeekTo::Earliest } else { SeekTo::Latest };
-                endpoint
-                    .with_deferred(network.deferred(), |consumer, deferred| consumer.seek(to, reply, now, deferred));
-            }
-            12 => {
-                let reply = self.expect("the last message id", TIMEOUT, network);
-                endpoint.with_deferred(network.deferred(), |consumer, deferred| {
-                    consumer.last_message_id(reply, now, deferred)
-                });
-            }
-            13 => {
-                let reply = self.expect("statistics", TIMEOUT, network);
-                endpoint.with_deferred(network.deferred(), |consumer, deferred| {
-                    consumer.broker_stats(reply, now, deferred)
-                });
-            }
-            14 => endpoint.with(Consumer::pause),
-            15 => endpoint.with(Consumer::resume),
-            16 => endpoint.with(Consumer::flush_acks),
-            17 if choices.below(3) == 2 => {
-                let reply = self.expect("an unsubscribe", TIMEOUT, network);
-                endpoint.with_deferred(network.deferred(), |consumer, deferred| {
-                    consumer.unsubscribe(false, reply, now, deferred)
-                });
-            }
-            18 => {
-                let reply = self.expect("the close of a consumer", 2 * TIMEOUT, network);
-                endpoint
-                    .with_deferred(network.deferred(), |consumer, deferred| consumer.close(Some(reply), now, deferred));
-            }
-            _ => {
-                self.consumers[number].requested += 1;
-                endpoint.with(Consumer::request_one);
-            }
+        let (endpoint, now) = (choices.pick(&self.watchers).clone(), network.now);
+        if choices.below(4) == 3 {
+            let reply = self.expect("the close of a watcher", 2 * TIMEOUT, network);
+            endpoint.with_deferred(network.deferred(), |watcher, deferred| watcher.close(Some(reply), now, deferred));
         }
+        told::check_watcher(&endpoint, network);
     }
 
-    fn receive(&mut self, number: usize, now: crate::machine::Now) {
-        let part = &mut self.consumers[number];
-        let mut taken = VecDeque::new();
-        let none = ReturnedPermits::default();
-        let of = part.endpoint.with(|consumer| consumer.take(none, &mut taken));
-        if of.attach_number != part.attach_number {
-            part.held.clear();
-            part.attach_number = of.attach_number;
-        }
-        for entry in &taken {
-            part.endpoint.with(|consumer| {
-                consumer.on_given(entry.ledger_id, entry.entry_id, entry.redelivery_count, now);
-            });
-        }
-        part.held.extend(taken);
-    }
-
-    /// Acknowledges, or not, and returns permits.
-    fn handle_messages(&mut self, number: usize, choices: &mut Choices<'_>, network: &mut Network) {
-        let now = network.now;
-        for _ in 0..=choices.below(8) {
-            let part = &mut self.consumers[number];
-            let Some(entry) = part.held.pop_front() else { break };
-            let mut position = MessagePosition::new(entry.ledger_id, entry.entry_id);
-            if let Some(size) = entry.batch_size().filter(|size| *size > 0) {
-                position.batch_size = size as i32;
-                position.batch_index = choices.below(256) as i32 % size as i32;
-            }
-            let endpoint = part.endpoint.clone();
-            let attach_number = part.attach_number;
-            match choices.below(8) {
-                0..=3 => drop(endpoint.with(|consumer| consumer.ack(&position, || now))),
-                4 => drop(endpoint.with(|consumer| consumer.ack_cumulative(&position, || now))),
-                5 => endpoint.with(|consumer| consumer.nack(&position, entry.redelivery_count, now)),
-                6 => {
-                    let reply = self.expect("a confirmed acknowledgement", TIMEOUT, network);
-                    endpoint.with_deferred(network.deferred(), |consumer, deferred| {
-                        consumer.ack_confirmed(&[position], false, reply, now, deferred);
-                    });
-                }
-                _ => {}
-            }
-            let permits = ReturnedPermits { attach_number, count: entry.permits };
-            endpoint.with(|consumer| consumer.return_permits(permits));
-        }
+    /// Looks at what is counted and shown.
+    fn look(&mut self, choices: &mut Choices<'_>, network: &mut Network) {
+        self.producers.iter().for_each(|part| told::check_producer(&part.endpoint, network.now));
+        self.consumers.iter().for_each(|part| told::check_consumer(&part.endpoint, choices));
+        network.look();
     }
 
     /// What holds at any time.
@@ -421,6 +380,10 @@ impl Application {
             let failure = part.endpoint.with(|producer| producer.last_failure().cloned());
             assert!(is_attached || is_over, "producer {id} does not come back: {failure:?}");
             let now = network.now;
+            if let Some(key) = &part.key {
+                key.is_missing.store(false, Ordering::Relaxed);
+                key.is_used_up.store(false, Ordering::Relaxed);
+            }
             // The broker may have said that all sequence ids are used.
             results.extend(part.endpoint.with(|producer| producer.push("works".into(), None, || now)).ok());
         }
@@ -435,5 +398,19 @@ impl Application {
     pub(super) fn drop_all(mut self, network: Network) {
         drop(network);
         self.check_all_ended();
+    }
+}
+
+/// Seals outside of the producer's lock, as the task of a push does.
+fn seal_closed(endpoint: &Endpoint<Producer>, network: &mut Network) {
+    let now = network.now;
+    let mut job = endpoint.with(|producer| producer.take_closed_job(|| now));
+    while let Some(taken) = job {
+        told::check_line(&format!("{taken:?}"));
+        let sealed = taken.run();
+        job = endpoint.with_deferred(network.deferred(), |producer, deferred| {
+            producer.put_job(sealed, now, deferred);
+            producer.take_closed_job(|| now)
+        });
     }
 }

@@ -7,6 +7,8 @@ use crate::broker::machine::{Broker, ConnId};
 use crate::machine::connection::ConnectionConfig;
 use crate::machine::consumer::ReceivedEntry;
 use crate::machine::control::{Action, AuthData, CloseReason, ConnectionId, SessionEvent};
+use crate::machine::memory::MemoryBudget;
+use crate::machine::receive_memory::ReceiveBudget;
 use crate::machine::session::Session;
 use crate::machine::supervisor::service_hosts::Quarantine;
 use crate::machine::supervisor::{Supervisor, SupervisorConfig};
@@ -14,6 +16,7 @@ use crate::machine::{Deadline, Deferred, Now, ReadyList};
 use crate::wire::command::Command;
 use crate::wire::frame::{Frame, Limits, cut, frames};
 use crate::wire::tx::TxBuf;
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 /// Rounds at one moment before that counts as an endless loop.
@@ -54,6 +57,11 @@ pub(super) struct Network {
     /// So many frames of the client do not reach the broker.
     pub(super) swallow: u32,
     pub(super) permits: BTreeMap<u64, PermitTally>,
+    /// Of all producers, and of all consumers.
+    pub(super) memory: Arc<MemoryBudget>,
+    pub(super) receive_memory: Arc<ReceiveBudget>,
+    /// So many credentials cannot be had.
+    pub(super) refused_credentials: u32,
     supervisor: Supervisor,
     links: BTreeMap<ConnectionId, Link>,
     deferred: Deferred,
@@ -76,10 +84,18 @@ impl Network {
         config.quarantine = Quarantine { initial: BACKOFF_MAX, max: BACKOFF_MAX };
         config.opens_in_flight_max = *choices.pick(&[128, 1]);
         let ready = ReadyList::new();
+        let mut supervisor = Supervisor::new(config, ready.clone());
+        if choices.flag() {
+            supervisor.keep_notices();
+        }
+        let limit = |bytes| NonZeroUsize::new(bytes).expect("more than nothing");
         Self {
             broker: Broker::new(broker, "pulsar://broker:6650", now),
             now,
-            supervisor: Supervisor::new(config, ready.clone()),
+            memory: MemoryBudget::new(limit(2_000)),
+            receive_memory: ReceiveBudget::new(limit(*choices.pick(&[1_000, 20_000]))),
+            refused_credentials: 0,
+            supervisor,
             ready,
             dials: DialOutcome::Connected,
             mangles: VecDeque::new(),
@@ -93,6 +109,17 @@ impl Network {
 
     pub(super) fn input(&mut self, input: Input) {
         self.supervisor.handle(input, self.now, &mut self.deferred);
+    }
+
+    /// What the client says of its connections and its memory.
+    pub(super) fn look(&mut self) {
+        let states = self.supervisor.connection_states().state();
+        assert!(states.is_closed || states.to_string().lines().count() >= states.connections.len(), "a line for each");
+        let usage = self.memory.usage();
+        told::check_line(&usage);
+        for notice in self.supervisor.take_notices() {
+            told::check_line(&format!("{notice:?}"));
+        }
     }
 
     /// Works on an endpoint as the application does.
@@ -124,7 +151,7 @@ impl Network {
     }
 
     pub(super) fn be_honest(&mut self) {
-        (self.dials, self.swallow) = (DialOutcome::Connected, 0);
+        (self.dials, self.swallow, self.refused_credentials) = (DialOutcome::Connected, 0, 0);
         self.mangles.clear();
         for id in self.links.keys().copied().collect::<Vec<_>>() {
             self.end(id, "the broker becomes honest");
@@ -182,7 +209,14 @@ impl Network {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::FetchCredentials(id, ..) => self.input(Input::Credentials(id, Ok(AuthData::none()))),
+            Action::FetchCredentials(id, ..) => {
+                let is_refused = self.refused_credentials.checked_sub(1).map(|left| self.refused_credentials = left);
+                let credentials = match is_refused {
+                    Some(()) => Err(Error::network("no credentials")),
+                    None => Ok(AuthData::none()),
+                };
+                self.input(Input::Credentials(id, credentials));
+            }
             Action::Dial { connection, key, credentials } => {
                 if self.dials == DialOutcome::Refused {
                     let refused = CloseReason::Dial(Error::network("connection refused"));
