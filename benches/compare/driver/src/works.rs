@@ -1,8 +1,9 @@
 //! What every client is asked to do.
 
-/// What the permits of a consumer are, for everyone, over all its topics; and the least for each of them.
+/// What the permits of a consumer are, for everyone, over all its topics; and the least for each of them: with some
+/// clients the handle over all topics has a queue of that size too.
 const QUEUE: u64 = 5000;
-const QUEUE_MIN: u64 = 20;
+const QUEUE_MIN: u64 = 100;
 
 /// How many producers, topics and partitions there are in the works of `growth`.
 pub(crate) const COUNTS: [u64; 4] = [1, 10, 100, 1000];
