@@ -13,6 +13,12 @@ const OUTDATED_ENTRIES: usize = 64;
 /// See [`OUTDATED_ENTRIES`].
 const OUTDATED_FACTOR: usize = 4;
 
+/// Places for keys, beyond [`SPARSE_FACTOR`] times the keys, before they are given back.
+const SPARSE_ENTRIES: usize = 256;
+
+/// See [`SPARSE_ENTRIES`].
+const SPARSE_FACTOR: usize = 8;
+
 /// One deadline for each key, in a heap from which outdated entries are removed when they come up.
 ///
 /// A deadline that moves later is not pushed again: the heap's entry fires, is compared with the key's own deadline,
@@ -45,6 +51,9 @@ impl<K: Copy + Eq + Hash + Ord> Deadlines<K> {
     pub fn set(&mut self, key: K, deadline: Option<Deadline>) {
         let Some(deadline) = deadline else {
             self.wanted.remove(&key);
+            if self.wanted.capacity() > SPARSE_FACTOR * self.wanted.len() + SPARSE_ENTRIES {
+                self.shrink();
+            }
             return;
         };
         if let Some(slot) = self.wanted.get_mut(&key) {
@@ -68,6 +77,14 @@ impl<K: Copy + Eq + Hash + Ord> Deadlines<K> {
             slot.queued_at = slot.deadline.at;
             self.heap.push(Reverse((slot.deadline.at, *key)));
         }
+    }
+
+    /// Gives back what an earlier number of keys took.
+    #[cold]
+    fn shrink(&mut self) {
+        self.wanted.shrink_to(2 * self.wanted.len());
+        self.rebuild();
+        self.heap.shrink_to(2 * self.wanted.len());
     }
 
     /// The deadline of `key`.
@@ -129,6 +146,19 @@ mod tests {
         assert_eq!(deadlines.pop_due(now(50)), None);
         assert_eq!(deadlines.next(), None);
     }
+
+    #[test]
+    fn many_deadlines_that_are_cleared_give_their_memory_back() {
+        let at = Instant::now();
+        let mut deadlines = Deadlines::default();
+        let count = 100_000;
+        (0..count).for_each(|key| deadlines.set(key, Some(Deadline::new(at, "attach"))));
+        (1..count).for_each(|key| deadlines.set(key, None));
+        let places = deadlines.wanted.capacity() + deadlines.heap.capacity();
+        assert!(places <= 2 * SPARSE_ENTRIES, "{places} places for one key");
+        assert_eq!(deadlines.pop_due(Now { at, wall_ms: 0 }), Some(0));
+    }
+
     #[test]
     fn deadlines_that_come_and_go_leave_a_bounded_heap() {
         let start = Instant::now();
