@@ -31,7 +31,7 @@ impl Supervisor {
         // The only deadline of a machine that was never attached is the end of its creation.
         let first = managed.endpoint.expire(&self.ready, now, deferred).and_then(|expired| expired.next);
         managed.creation_deadline = first.filter(|_| !managed.is_established).map(|deadline| deadline.at);
-        self.endpoints.insert(id, managed);
+        self.endpoints.insert(id, Box::new(managed));
         self.attach(id, now);
         self.poll_endpoint(id, now, deferred);
     }
@@ -136,7 +136,8 @@ impl Supervisor {
         if self.pool.connection_of(Holder::Endpoint(id)) != Some(connection) {
             return None;
         }
-        self.endpoints.get_mut(&id).filter(|managed| managed.attempt == attempt && managed.is_with_session())
+        let managed = self.endpoints.get_mut(&id)?;
+        (managed.attempt == attempt && managed.is_with_session()).then_some(managed)
     }
 
     pub(super) fn on_opened(&mut self, connection: ConnectionId, id: EndpointId, attempt: Attempt) {

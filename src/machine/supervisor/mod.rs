@@ -141,8 +141,9 @@ pub struct Supervisor {
     next_place: u32,
     pool: ConnectionPool,
     random: SplitMix64,
-    /// Every endpoint that is not finished, as the application made them.
-    endpoints: BTreeMap<EndpointId, ManagedEndpoint>,
+    /// Every endpoint that is not finished, as the application made them. In boxes, because the nodes of the map are half
+    /// empty where ids only grow.
+    endpoints: BTreeMap<EndpointId, Box<ManagedEndpoint>>,
     /// One for each call of the application that waits.
     queries: BTreeMap<u64, ManagedQuery>,
     /// At most one for each endpoint and query.
