@@ -159,7 +159,8 @@ fn split_scheme(url: &str) -> Result<(Scheme, &str), String> {
         return Err("it has to start with pulsar://, pulsar+ssl://, http:// or https://".to_owned());
     };
     let Some(scheme) = Scheme::parse(scheme) else {
-        let scheme = shown(scheme);
+        // With an `@`, a query or a fragment behind it, it may be a part of a password.
+        let scheme = if url.contains(['@', '?', '#']) { "..." } else { scheme };
         return Err(format!("the scheme is `{scheme}`, not pulsar, pulsar+ssl, http or https"));
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
