@@ -354,6 +354,8 @@ async fn consume(users: Users, client: Client, number: usize) {
         if let Err(error) = consumer.close().await {
             users.handle.trace(|| format!("the close of a consumer: {error}"));
         }
+        // One that gives up each message it gets would do nothing else than subscribe.
+        users.handle.sleep(PAUSE).await;
     }
     users.notes.borrow_mut().consumers_left -= 1;
 }
