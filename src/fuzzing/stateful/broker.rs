@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use super::Choices;
 use super::frames::{entry, put_any_command};
+use super::{Choices, clock};
 use crate::broker::BrokerConfig;
 use crate::broker::machine::{Broker, ConnId};
 use crate::broker::{FaultEffect, FaultEvent, ScriptedFault};
@@ -72,6 +72,7 @@ struct Client {
 struct Clients {
     broker: Broker,
     now: Now,
+    start: Instant,
     connections: BTreeMap<ConnId, Client>,
     /// Ids of messages that came.
     seen: Vec<(u64, u64)>,
@@ -91,9 +92,9 @@ impl Clients {
         config.max_stored_bytes = STORED_BYTES_MAX;
         config.partitioned_topics.insert(TOPICS[1].to_owned(), 2);
         config.token_secret_key = (choices.below(8) == 7).then(|| b"a secret of the simulation, long enough".to_vec());
-        let now = Now { at: Instant::now(), wall_ms: 1_700_000_000_000 };
+        let now = clock::start();
         let broker = Broker::new(config, "pulsar://broker:6650", now);
-        Self { broker, now, connections: BTreeMap::new(), seen: Vec::new(), has_faults: false }
+        Self { broker, now, start: now.at, connections: BTreeMap::new(), seen: Vec::new(), has_faults: false }
     }
 
     fn step(&mut self, choices: &mut Choices<'_>) {
@@ -198,8 +199,7 @@ impl Clients {
             assert!(round < ROUNDS_MAX, "deadlines without end");
             let due = self.broker.poll_deadline().map(|deadline| deadline.at).filter(|at| *at <= end);
             let at = due.unwrap_or(end).max(self.now.at);
-            self.now.wall_ms += (at - self.now.at).as_millis() as u64;
-            self.now.at = at;
+            self.now = clock::moment(self.start, at);
             self.broker.handle_deadline(self.now);
             self.settle();
             if due.is_none() {

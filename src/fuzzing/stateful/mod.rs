@@ -17,6 +17,8 @@ mod choices;
 #[cfg(feature = "broker")]
 mod client;
 #[cfg(feature = "broker")]
+mod clock;
+#[cfg(feature = "broker")]
 mod frames;
 #[cfg(feature = "tap")]
 mod tap;

@@ -1,5 +1,6 @@
 //! What is between the client's machines and the broker's: connections, the clock, and what carries out the supervisor's actions.
 
+use super::super::clock;
 use super::hostile::mangled;
 use super::*;
 use crate::broker::BrokerConfig;
@@ -51,6 +52,7 @@ pub(super) struct PermitTally {
 pub(super) struct Network {
     pub(super) broker: Broker,
     pub(super) now: Now,
+    start: Instant,
     pub(super) ready: Arc<ReadyList>,
     pub(super) dials: DialOutcome,
     pub(super) mangles: VecDeque<Mangle>,
@@ -70,7 +72,7 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn new(choices: &mut Choices<'_>) -> Self {
-        let now = Now { at: Instant::now(), wall_ms: 1_700_000_000_000 };
+        let now = clock::start();
         let mut broker = BrokerConfig::default();
         broker.acknowledgment_at_batch_index_level_enabled = choices.flag();
         broker.broker_deduplication_enabled = choices.flag();
@@ -92,6 +94,7 @@ impl Network {
         Self {
             broker: Broker::new(broker, "pulsar://broker:6650", now),
             now,
+            start: now.at,
             memory: MemoryBudget::new(limit(2_000)),
             receive_memory: ReceiveBudget::new(limit(*choices.pick(&[1_000, 20_000]))),
             refused_credentials: 0,
@@ -337,8 +340,7 @@ impl Network {
             assert!(moment < MOMENTS_MAX, "deadlines without end");
             let due = self.next_moment().filter(|at| *at <= end);
             let at = due.unwrap_or(end).max(self.now.at);
-            self.now.wall_ms += (at - self.now.at).as_millis() as u64;
-            self.now.at = at;
+            self.now = clock::moment(self.start, at);
             if due.is_none() {
                 break;
             }
