@@ -76,6 +76,51 @@ pub(crate) fn producer() -> [Vec<u8>; 2] {
     [connect(), request(producer)]
 }
 
+/// Requests that are on their way at the same time, while endpoints are attached.
+const REQUESTS_IN_FLIGHT: u64 = 128;
+
+pub(crate) fn producer_of(topic: &str, id: u64) -> Vec<u8> {
+    request(pb::CommandProducer { topic: topic.to_owned(), producer_id: id, request_id: id, ..Default::default() })
+}
+
+pub(crate) fn consumer_of(topic: &str, id: u64) -> Vec<u8> {
+    request(pb::CommandSubscribe {
+        topic: topic.to_owned(),
+        subscription: "s".to_owned(),
+        sub_type: pb::command_subscribe::SubType::Shared as i32,
+        consumer_id: id,
+        request_id: id,
+        ..Default::default()
+    })
+}
+
+/// What a client asks before it has so many producers or consumers: the partitions of each topic, its broker, and to open it.
+pub(crate) fn attach(url: &str, count: u64, open: fn(&str, u64) -> Vec<u8>) -> io::Result<String> {
+    let topic = |id: u64| format!("persistent://public/default/bare-{}-{id}", std::process::id());
+    let partitions = |topic: &str, request_id| {
+        let topic = topic.to_owned();
+        request(pb::CommandPartitionedTopicMetadata { topic, request_id, ..Default::default() })
+    };
+    let lookup = |topic: &str, request_id| {
+        request(pb::CommandLookupTopic { topic: topic.to_owned(), request_id, ..Default::default() })
+    };
+    let mut connection = RawConnection::open(url, &[connect()])?;
+    let start = Instant::now();
+    for ask in [&partitions as &dyn Fn(&str, u64) -> Vec<u8>, &lookup, &open] {
+        let (mut asked, mut answered) = (0, 0);
+        while answered < count {
+            let mut out = Vec::new();
+            while asked < count && asked - answered < REQUESTS_IN_FLIGHT {
+                out.extend_from_slice(&ask(&topic(asked), asked));
+                asked += 1;
+            }
+            connection.socket.write_all(&out)?;
+            connection.read(|_| answered += 1)?;
+        }
+    }
+    Ok(format!("secs={:.6}", start.elapsed().as_secs_f64()))
+}
+
 /// SEND frames: what does not change is copied as it is, records are written one by one, each from a payload.
 pub(crate) struct Framer {
     /// All before the first record, or before the payload of a message outside a batch.

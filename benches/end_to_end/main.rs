@@ -1,7 +1,7 @@
 //! This client against a sink, and against the baseline: what the same bytes cost one thread that does nothing else.
 //! `cargo bench --bench end_to_end`, or with words that choose sections: `-- produce consume latency large many topics keys`.
-//! `perf` compares `pulsar-native perf` with this bench, and `tap` shows what `pulsar-native tap` adds; they need the features `cli`
-//! and `tap`, and are not among the sections by default. `ROUNDS` (3) and `SCALE` (1.0) change how long it takes.
+//! `perf` compares `pulsar-native perf` with this bench, `tap` shows what `pulsar-native tap` adds, and `idle` what 10,000 producers and
+//! consumers without work take; they need the features `cli` and `tap`, and are not among the sections by default. `ROUNDS` (3) and `SCALE` (1.0) change how long it takes.
 //!
 //! Each figure comes from a process of its own, so that CPU and memory are the client's alone; baseline and client take
 //! turns, and of the rounds the one with the least CPU counts. Figures move from run to run and machine to machine:
@@ -9,6 +9,7 @@
 
 mod baseline;
 mod client;
+mod idle;
 mod latency;
 mod measurement;
 mod perf;
@@ -54,6 +55,7 @@ fn main() {
             "keys" => keys(&sink),
             "perf" => perf::compare(&sink),
             "tap" => tap::compare(&sink),
+            "idle" => idle::compare(),
             // For a profiler, which then runs `child` by hand against the URL.
             "serve" => serve(&sink),
             other => println!("no section {other}"),
@@ -88,6 +90,8 @@ fn child(words: &[String]) -> String {
     let baseline = match (subject, workload) {
         ("baseline", "produce") => baseline::produce(url, &produce),
         ("baseline", "consume") => baseline::consume(url, &consume),
+        ("baseline", "idle-producers") => baseline::attach(url, number(3), baseline::producer_of),
+        ("baseline", "idle-consumers") => baseline::attach(url, number(3), baseline::consumer_of),
         ("baseline", "ping-pong") => baseline::ping_pong(url, &ping_pong),
         _ => {
             let mut builder = match subject {
@@ -104,6 +108,8 @@ fn child(words: &[String]) -> String {
                     "consume" => client::consume(url, &consume, memory_limit).await,
                     "ping-pong" => client::ping_pong(url, &ping_pong).await,
                     "attach" => client::attach(url, number(3)).await,
+                    "idle-producers" => idle::producers(url, number(3)).await,
+                    "idle-consumers" => idle::consumers(url, number(3)).await,
                     "reconnect" => client::reconnect(url, number(3)).await,
                     _ => client::open_loop(url, &open_loop).await,
                 }

@@ -33,7 +33,7 @@ impl Measurement {
 }
 
 /// CPU time of all threads that are alive, nanoseconds. Threads that ended are not in it: none does while one measures.
-fn cpu_ns() -> u64 {
+pub(crate) fn cpu_ns() -> u64 {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of_task = |task: fs::DirEntry| {
         let stat = fs::read_to_string(task.path().join("schedstat")).ok()?;
@@ -44,7 +44,16 @@ fn cpu_ns() -> u64 {
 
 /// The most memory the process ever had resident.
 fn resident_kib() -> u64 {
+    status_kib("VmHWM:")
+}
+
+/// The memory that the process has resident.
+pub(crate) fn resident_now_kib() -> u64 {
+    status_kib("VmRSS:")
+}
+
+fn status_kib(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     line.trim().trim_end_matches("kB").trim().parse().unwrap_or(0)
 }
