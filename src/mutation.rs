@@ -163,6 +163,8 @@ mod switch {
         ReattachedWithoutList,
         /// The list that is asked for adds nothing.
         ListAddsNothing,
+        /// A topic of a pattern that is found again is attached again.
+        TopicTakenTwice,
         /// Messages go to partitions that are found before they are attached.
         RouteBeforeAttach,
         /// The next message of a key starts before the one before is done.
@@ -277,6 +279,10 @@ mod switch {
         HeldForEver,
         /// The message at the end lies behind it.
         UntilOneShort,
+        /// A reader that has read everything says that there is more.
+        HasNextAtEnd,
+        /// A reader says that there is no more where the broker has not sent it yet.
+        HasNextForgetsStored,
         /// A refresh of a table view does not wait until the last messages are read.
         RefreshDoesNotWait,
         /// A receiver queue that has grown stays large for a slow application.

@@ -106,7 +106,7 @@ impl ConsumerShared {
     /// Starts attaching topics or partitions that join it, but for those that are there.
     pub(super) fn open_joining(&self, mut topics: Vec<(Arc<str>, i32)>) -> Result<Vec<Opened<()>>> {
         let _opening = self.opening();
-        topics.retain(|(topic, _)| self.parts.of_topic(topic).is_none());
+        topics.retain(|(topic, _)| self.parts.of_topic(topic).is_none() || mutation!(TopicTakenTwice));
         if topics.is_empty() || self.is_leaving.load(Ordering::Acquire) {
             return Ok(Vec::new());
         }

@@ -55,13 +55,16 @@ fn world_of(mutation: Mutation) -> fn(u64, bool) -> workload::SeedReport {
         Mutation::PatternMakesTopics
         | Mutation::RemovalIgnored
         | Mutation::ReattachedWithoutList
-        | Mutation::ListAddsNothing => patterns::run,
+        | Mutation::ListAddsNothing
+        | Mutation::TopicTakenTwice => patterns::run,
         Mutation::ReaderStartsAnew
         | Mutation::ReaderForgetsBatchIndex
         | Mutation::CheckpointForgetsFound
         | Mutation::UntilForgetsTaken
         | Mutation::HeldForEver
-        | Mutation::UntilOneShort => readers::run,
+        | Mutation::UntilOneShort
+        | Mutation::HasNextAtEnd
+        | Mutation::HasNextForgetsStored => readers::run,
         Mutation::QueueNeverShrinks => scaling::run,
         _ => workload::run,
     }
@@ -197,6 +200,7 @@ mutations! {
     an_announced_deletion_that_is_ignored: RemovalIgnored => "the topics are those of the broker";
     a_watch_that_comes_back_without_its_list: ReattachedWithoutList => "the topics are those of the broker";
     a_list_that_adds_nothing: ListAddsNothing => "the topics are those of the broker";
+    a_topic_that_is_taken_twice: TopicTakenTwice => "a topic of a pattern is there once";
     a_refresh_that_does_not_wait: RefreshDoesNotWait => "a refreshed view has what was stored";
     a_queue_that_never_shrinks: QueueNeverShrinks => "a slow consumer keeps no grown queue";
     a_reader_that_begins_anew: ReaderStartsAnew => "a reader reads each message once, in order";
@@ -208,5 +212,7 @@ mutations! {
         "everything stored is read" | "a reader reads each message once, in order";
     a_topic_that_is_held_for_ever: HeldForEver => "everything stored is read";
     a_stream_that_ends_one_short: UntilOneShort => "a stream up to now has what was stored";
+    a_reader_that_waits_at_its_end: HasNextAtEnd => "has_next says whether there is more";
+    a_reader_that_ends_before_what_is_stored: HasNextForgetsStored => "has_next says whether there is more";
     attempts_without_a_pause: NoBackoff => "dial back-off" | "livelock";
 }

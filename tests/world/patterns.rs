@@ -281,7 +281,11 @@ async fn receive_all(users: Users, mut consumer: Consumer) {
     while !users.is_over.get() {
         let state = consumer.state();
         users.notes.borrow_mut().are_attached = state.parts.iter().all(|part| part.state.is_attached());
-        users.notes.borrow_mut().known = state.parts.iter().map(|part| part.topic.to_string()).collect();
+        let known: BTreeSet<_> = state.parts.iter().map(|part| part.topic.to_string()).collect();
+        if known.len() < state.parts.len() {
+            users.handle.report_violation("a topic of a pattern is there once", || format!("{:?}", state.parts));
+        }
+        users.notes.borrow_mut().known = known;
         match first(consumer.receive(), users.handle.sleep(Duration::from_millis(100))).await {
             Some(Ok(message)) => {
                 users.handle.trace(|| format!("received {}", message.to_string_lossy()));

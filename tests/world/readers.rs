@@ -224,8 +224,7 @@ async fn read_all(users: Users, client: Client, seed: u64) {
     while !users.is_over.get() {
         let looks = rng.chance_per_mille(200);
         if looks {
-            let found = first(reader.has_next(), users.handle.sleep(Duration::from_secs(5))).await;
-            users.handle.trace(|| format!("has next: {found:?}"));
+            look(&users, &mut reader).await;
         }
         if rng.chance_per_mille(users.plan.stops * if looks { 3 } else { 1 }) {
             before = checkpoint(&users, &mut reader, &before);
@@ -240,6 +239,24 @@ async fn read_all(users: Users, client: Client, seed: u64) {
             Some(Ok(message)) => users.note(&message),
             Some(Err(error)) => return users.on_end(&error),
             None => {}
+        }
+    }
+}
+
+/// Whether there is more: what is stored before the question is there to be read, and what is not after the answer is not.
+async fn look(users: &Users, reader: &mut Reader) {
+    // Counted, because reading back what is stored takes long.
+    let stored = |part: &str| users.handle.stats(part).map_or(0, |stats| stats.msg_in_counter);
+    let has_unread = |part: &str| stored(part) > read_of(&users.read.borrow(), part).len() as u64;
+    let joined: Vec<_> = reader.state().parts.into_iter().filter(|part| part.state.is_attached()).collect();
+    let before = joined.iter().any(|part| has_unread(&part.topic));
+    let found = first(reader.has_next(), users.handle.sleep(Duration::from_secs(5))).await;
+    users.handle.trace(|| format!("has next: {found:?}"));
+    let after = users.plan.parts().any(|part| has_unread(&part));
+    if let Some(Ok(found)) = found {
+        if (before && !found) || (!after && found) {
+            let which = || format!("{found}, where {before} was, and {after} is");
+            users.handle.report_violation("has_next says whether there is more", which);
         }
     }
 }

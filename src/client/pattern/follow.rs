@@ -219,6 +219,7 @@ impl Follower {
         let handle = of(&self.handle)?;
         handle.keep_topics(|topic| members.contains_key(topic));
         let is_new = |parts: &[(Arc<str>, i32)]| parts.iter().any(|(name, _)| handle.parts.of_topic(name).is_none());
+        let is_new = |parts: &[_]| is_new(parts) || mutation!(TopicTakenTwice);
         let new: Members = members.into_iter().filter(|(_, parts)| is_new(parts)).collect();
         drop(handle);
         if new.is_empty() {

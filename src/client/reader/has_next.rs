@@ -86,12 +86,12 @@ pub(in crate::client) fn is_ahead(last: &LastMessageId, from: &SeekTo) -> bool {
     match from {
         SeekTo::Earliest => true,
         SeekTo::Message { id: read, inclusive } => match (place(&read.position()), place(&id)) {
-            (read, last) if read != last => read < last,
+            (read, last) if read != last => read < last && !mutation!(HasNextForgetsStored),
             // A whole entry, or the members of it that are behind this one.
             _ => match (read.batch_index(), inclusive) {
                 (_, true) => read.position().batch_index <= id.batch_index.max(0),
                 (Some(index), false) => i64::from(index) < i64::from(id.batch_index),
-                (None, false) => false,
+                (None, false) => mutation!(HasNextAtEnd),
             },
         },
         // Not resolved: the broker does not say where it is.
