@@ -14,6 +14,7 @@ mod latencies;
 #[allow(dead_code)]
 mod latency;
 #[path = "../../../end_to_end/measurement.rs"]
+#[allow(dead_code)]
 mod measurement;
 mod plots;
 mod report;
