@@ -193,6 +193,36 @@ pub async fn sought_by_their_first_chunk(target: &Target) {
     }
 }
 
+/// A reader begins at a message and behind it, whether its chunks come together or one by one, and what it has read goes on
+/// from there.
+pub async fn a_reader_begins_behind_one(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("begun-behind");
+    let producer = chunking(&client, &topic).await;
+    let sent = send_all(&producer, (0..3).map(|number| numbered(number, 3500))).await;
+    for (queue_size, inclusive) in [(1, true), (1, false), (1000, true), (1000, false)] {
+        let start = SeekTo::Message { id: sent[1].clone(), inclusive };
+        let builder = || client.reader(&topic, start.clone()).receiver_queue_size(queue_size);
+        let mut expected: Vec<_> = (if inclusive { 1 } else { 2 }..3).collect();
+        let mut reader = within("a reader", builder().create()).await.expect("a reader");
+        let mut read = Vec::new();
+        while within("an answer", reader.has_next()).await.expect("an answer") {
+            let kept = reader.checkpoint();
+            let mut other = within("a reader", client.reader(&topic, &kept).create()).await.expect("a reader");
+            let next = within("a message", other.read_next()).await.expect("a message");
+            assert_eq!(number_of(&next), expected[read.len()], "behind {kept}, queue of {queue_size}");
+            read.push(number_of(&within("a message", reader.read_next()).await.expect("a message")));
+        }
+        assert_eq!(read, expected, "queue of {queue_size}, inclusive {inclusive}");
+        let mut ending = within("a reader", builder().create()).await.expect("a reader");
+        let mut messages = within("the end", ending.until(ReadUntil::Now)).await.expect("a stream");
+        while let Some(message) = within("a message", messages.next()).await {
+            assert_eq!(number_of(&message.expect("a message")), expected.remove(0));
+        }
+        assert!(expected.is_empty(), "{expected:?} of a queue of {queue_size}");
+    }
+}
+
 /// Chunks that were stored and whose receipts were lost are sent again: no message is lost, none comes cut or in the wrong
 /// order, and none of the copies stays in the backlog.
 pub async fn sent_again_after_a_connection_was_cut(target: &Target) {

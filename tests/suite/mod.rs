@@ -122,7 +122,7 @@ macro_rules! with_every_test {
                 larger_than_the_broker_takes compressed_before_they_are_split those_of_several_producers_interleave
                 comes_again_and_is_given_up_as_one sought_by_their_first_chunk sent_again_after_a_connection_was_cut
                 a_consumer_goes_in_the_midst_of_one incomplete_ones_are_dropped young_ones_with_a_gap_stay
-                a_reader_passes_an_incomplete_one checkpoints_within_messages limits_of_a_reader
+                a_reader_begins_behind_one a_reader_passes_an_incomplete_one checkpoints_within_messages limits_of_a_reader
                 options_that_cannot_work
             }
             drain {

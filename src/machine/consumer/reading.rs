@@ -165,7 +165,8 @@ impl Consumer {
         };
         let ReadTo { id, attach_number, .. } = read;
         let (last, first_chunk) = (id.position(), id.first_chunk().map(|first| first.position()));
-        if !mutation!(ReaderStartsAnew) {
+        // The first chunk of the message that it begins behind, or at, may be delivered alone.
+        if !mutation!(ReaderStartsAnew) && !reading.from.is_beyond(&last) {
             reading.set(SeekTo::Message { id, inclusive: false });
         }
         if attach_number != self.queue.attach_number() {

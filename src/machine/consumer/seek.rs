@@ -49,6 +49,11 @@ impl SeekTo {
         }
     }
 
+    /// Whether it is an entry behind that of an id.
+    pub(crate) fn is_beyond(&self, id: &MessagePosition) -> bool {
+        matches!(self, Self::Message { id: of, .. } if EntryPosition::of(&of.position()) > EntryPosition::of(id))
+    }
+
     /// SEEK, without its request id.
     pub(super) fn command(&self, consumer_id: u64) -> pb::CommandSeek {
         let (id, message_publish_time) = match self {

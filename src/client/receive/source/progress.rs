@@ -131,7 +131,8 @@ impl Source {
     pub(in crate::client::receive) fn reading_position(&self) -> SeekTo {
         let Some((from, seek_number)) = self.part.read(Consumer::reading) else { return SeekTo::Latest };
         let is_current = self.progress.as_ref().is_some_and(|progress| progress.seek_number == seek_number);
-        match self.read_id().filter(|_| is_current) {
+        // The first chunk of the message that it begins behind, or at, may be delivered alone.
+        match self.read_id().filter(|id| is_current && !from.is_beyond(&id.position())) {
             Some(id) => SeekTo::Message { id, inclusive: false },
             None => from,
         }
