@@ -83,7 +83,7 @@ pub async fn a_web_server_names_the_cluster(target: &Target) {
         (page("503 Service Unavailable"), "status 503"),
         (page("200 OK"), "not a JSON object"),
         (json("{}"), "no `serviceUrl`"),
-        (json(r#"{"serviceUrl":"kafka://hunter2@a"}"#), "kafka"),
+        (json(r#"{"serviceUrl":"kafka://hunter2@a"}"#), "not pulsar, pulsar+ssl"),
         (json(r#"{"serviceUrl":"pulsar://a","authPluginClassName":"a.B","authParamsString":"hunter2"}"#), "is none of"),
         (answer("200 OK", "", &" ".repeat(65 * 1024)), "longer than 65536 bytes"),
     ] {
