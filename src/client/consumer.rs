@@ -461,8 +461,11 @@ impl Consumer {
     pub fn watch_state(&self) -> StateWatch<HandleState> {
         let shared = Arc::downgrade(&self.acker.shared);
         StateWatch::new(self.parts().state_signal(), move || {
-            let state = shared.upgrade()?.parts.state();
-            let is_last = state.is_finished();
+            let shared = shared.upgrade()?;
+            let state = shared.parts.state();
+            // Other topics of a pattern may come.
+            let may_go_on = shared.joining.follows_pattern && shared.end_of_set().is_none();
+            let is_last = state.is_finished() && !may_go_on;
             Some((state, is_last))
         })
     }

@@ -326,3 +326,25 @@ async fn the_end_of_a_producers_topic_is_an_event() {
     assert_eq!((&*topic, error.kind()), (TOPIC, ErrorKind::TopicNotFound), "{error}");
     stage.close_and_check().await;
 }
+
+/// The only topic of a pattern ends for good, and joins again: what is watched goes on in between.
+#[cfg(feature = "patterns")]
+#[tokio::test(start_paused = true)]
+async fn the_states_of_a_pattern_go_on_without_topics() {
+    let stage = Stage::new().await;
+    assert!(stage.broker.create_topic(TOPIC));
+    let builder = stage.client.consumer(pulsar_native::Topics::pattern("persistent://public/default/t"), "s");
+    let builder = builder.pattern_auto_discovery_period(Duration::from_secs(1));
+    let consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let mut states = consumer.watch_state();
+    assert!(within("the present state", states.changed()).await.is_some_and(|state| state.is_attached()));
+    let faults = stage.broker.faults();
+    faults.on(FaultEvent::Subscribe).on_topic(TOPIC).refuse_request(ServerCode::TOPIC_NOT_FOUND);
+    faults.close_consumers(TOPIC, None);
+    for is_so in [HandleState::is_finished, HandleState::is_attached] {
+        while !is_so(&within("a state", states.changed()).await.expect("it goes on")) {}
+    }
+    within("the close", consumer.close()).await.expect("closed");
+    while within("the end", states.changed()).await.is_some() {}
+    stage.close_and_check().await;
+}
