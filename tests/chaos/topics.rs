@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use pulsar_native::{Client, Consumer, Token, Topics};
+use pulsar_native::{Client, Consumer, HandleState, Token, Topics};
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
@@ -26,7 +26,6 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(2);
 const SETTLE_MAX: Duration = Duration::from_secs(90);
 /// How long deleted topics must stay away.
 const QUIET: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 const REQUESTS_AT_ONCE: usize = 8;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
@@ -85,7 +84,7 @@ impl Run {
         self.settles("after those that were deleted").await;
         self.delete(count / 2..count / 2 + few).await?;
         self.notices("those that go").await;
-        tokio::time::sleep(QUIET).await;
+        self.stays_quiet().await;
         self.nothing_comes_back().await?;
         self.delete(count / 2 + few..count).await?;
         self.notices("the last that go").await;
@@ -164,6 +163,13 @@ impl Run {
         }
     }
 
+    /// No consumer finds a topic again that was deleted.
+    async fn stays_quiet(&mut self) {
+        let [announced, listed] = &self.sides[..] else { return };
+        let (one, other) = tokio::join!(finds_deleted(announced, QUIET), finds_deleted(listed, QUIET));
+        self.problems.extend(one.into_iter().chain(other).map(|topic| format!("{topic} was deleted and is found")));
+    }
+
     /// The brokers have no other topics than those that were made and not deleted.
     async fn nothing_comes_back(&mut self) -> Result<(), String> {
         for side in &self.sides {
@@ -200,18 +206,40 @@ async fn until_done(admin: &ClusterAdmin, method: &str, path: &str, done: &str) 
 /// Waits until the consumer has its topics, all of them attached, and says for how long.
 async fn has(side: &Side, limit: Duration) -> Result<Duration, String> {
     let started = Instant::now();
-    loop {
+    let mut states = side.consumer.watch_state();
+    let all = async {
+        while let Some(state) = states.changed().await {
+            let is_attached = state.parts.iter().all(|part| part.state.is_attached());
+            if is_attached && topics(&state) == side.topics {
+                return Ok(started.elapsed());
+            }
+        }
+        Err(format!("{}: the consumer has ended", side.namespace))
+    };
+    tokio::time::timeout(limit, all).await.unwrap_or_else(|_| {
         let state = side.consumer.state();
-        let attached = state.parts.iter().filter(|part| part.state.is_attached()).count();
-        let parts: BTreeSet<_> = state.parts.iter().map(|part| part.topic.to_string()).collect();
-        if parts == side.topics && attached == parts.len() {
-            return Ok(started.elapsed());
+        let (parts, attached) = (topics(&state), state.parts.iter().filter(|part| part.state.is_attached()).count());
+        let (missing, more) = (side.topics.difference(&parts).count(), parts.difference(&side.topics).count());
+        let counts = format!("{missing} are missing, {more} are too many, {attached} are attached");
+        Err(format!("{}: of {} topics {counts}", side.namespace, side.topics.len()))
+    })
+}
+
+/// Watches the consumer for so long; the first topic that it finds and that was deleted.
+async fn finds_deleted(side: &Side, time: Duration) -> Option<String> {
+    let mut states = side.consumer.watch_state();
+    let found = async {
+        loop {
+            // Without another change nothing is found any more.
+            let Some(state) = states.changed().await else { return std::future::pending().await };
+            if let Some(back) = topics(&state).into_iter().find(|topic| !side.topics.contains(topic)) {
+                return back;
+            }
         }
-        if started.elapsed() > limit {
-            let (missing, more) = (side.topics.difference(&parts).count(), parts.difference(&side.topics).count());
-            let counts = format!("{missing} are missing, {more} are too many, {attached} are attached");
-            return Err(format!("{}: of {} topics {counts}", side.namespace, side.topics.len()));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+    };
+    tokio::time::timeout(time, found).await.ok()
+}
+
+fn topics(state: &HandleState) -> BTreeSet<String> {
+    state.parts.iter().map(|part| part.topic.to_string()).collect()
 }
