@@ -370,21 +370,25 @@ fn ack(source: &mut Source<'_>) -> (SealedFrame, Frame) {
     };
     let mut out = BytesMut::new();
     put_ack(&mut out, &frame);
+    (flat(out), Frame::Other(ack_of_prost(&frame).into()))
+}
+
+/// The command that an ACK written by hand is.
+pub(crate) fn ack_of_prost(frame: &AckFrame<'_>) -> pb::CommandAck {
     let id = |id: &AckId| pb::MessageIdData {
         ledger_id: id.ledger_id,
         entry_id: id.entry_id,
         ack_set: id.ack_set.to_vec(),
         ..Default::default()
     };
-    let expected = pb::CommandAck {
+    pb::CommandAck {
         consumer_id: frame.consumer_id,
-        ack_type: i32::from(cumulative),
-        message_id: ids.iter().map(id).collect(),
+        ack_type: frame.cumulative.into(),
+        message_id: frame.ids.iter().map(id).collect(),
         validation_error: frame.validation_error,
         request_id: frame.request_id,
         ..Default::default()
-    };
-    (flat(out), Frame::Other(expected.into()))
+    }
 }
 
 fn receipt(source: &mut Source<'_>) -> (SealedFrame, Frame) {

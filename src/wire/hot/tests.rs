@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes};
 
 use super::*;
+use crate::fuzzing::ack_of_prost;
 use crate::wire::frame::{Frame, frames};
 use crate::wire::metadata::tests::Random;
 
@@ -243,20 +244,7 @@ fn acks_and_flows_are_written_as_prost_writes_them() {
             validation_error: r.maybe(|r| (r.next() % 5) as i32),
             request_id: r.maybe(Random::value),
         };
-        let id = |id: &AckId| pb::MessageIdData {
-            ledger_id: id.ledger_id,
-            entry_id: id.entry_id,
-            ack_set: id.ack_set.to_vec(),
-            ..Default::default()
-        };
-        let expected = pb::CommandAck {
-            consumer_id: ack.consumer_id,
-            ack_type: ack.cumulative.into(),
-            message_id: ids.iter().map(id).collect(),
-            validation_error: ack.validation_error,
-            request_id: ack.request_id,
-            ..Default::default()
-        };
+        let expected = ack_of_prost(&ack);
         let flow = pb::CommandFlow { consumer_id: r.value(), message_permits: r.value() as u32 };
         let mut ours = BytesMut::new();
         put_ack(&mut ours, &ack);
