@@ -193,8 +193,8 @@ pub async fn sought_by_their_first_chunk(target: &Target) {
     }
 }
 
-/// A reader begins at a message and behind it, whether its chunks come together or one by one, and what it has read goes on
-/// from there.
+/// A reader that starts at a chunked message, inclusive or not, reads each message once, whether the chunks arrive together or one
+/// by one; so does a reader that starts from its checkpoint.
 pub async fn a_reader_begins_behind_one(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("begun-behind");

@@ -278,7 +278,7 @@ impl<'a> MessagesUntil<'a> {
         let mut left = std::mem::take(&mut self.ends);
         for (part, from) in positions {
             let Some(end) = left.remove(&part.topic) else { continue };
-            // A topic that has ended and joined again goes on where it was.
+            // A topic that has ended and joined again is another part, with no seek of its own yet; its position is that of the first.
             let before = if part.id() == end.part { end.seek_number } else { Some(0) };
             let has_moved = seek_number_of(&part) != before;
             let has_passed = match &from {

@@ -102,7 +102,7 @@ fn open() -> Results {
 fn start_broker(sections: &[&str]) -> bool {
     let this = std::env::current_exe().expect("the path of this program");
     let mut command = Command::new(repo().join("scripts/real-pulsar"));
-    // A backlog stays for those who come to it later.
+    // So that a backlog is kept until a client drains it, whichever client is first.
     command.args(["--set", "defaultRetentionTimeInMinutes=60", "--set", "defaultRetentionSizeInMB=4096", "run"]);
     let status = command.arg(this).arg("beside-broker").args(sections).status().expect("scripts/real-pulsar starts");
     if !status.success() {

@@ -138,7 +138,7 @@ fn memory_table(out: &mut String, results: &Results, works: &[&Work]) {
     }
 }
 
-/// Which runtime each Rust peer ran on, who is left out, and who left something unacknowledged.
+/// Which runtime each Rust peer ran on, which works a client is left out of, and which left messages unacknowledged.
 fn notes(out: &mut String, results: &Results, works: &[&Work]) {
     for subject in ["pulsar-rs", "magnetar"] {
         let on = |runtime: &str| {
