@@ -63,8 +63,9 @@ impl Shared {
 }
 
 impl TopicListWatch {
-    /// Waits for changes and returns them, in the order of the names: first the whole list as additions, then the
-    /// differences from what was returned before, reconnects included.
+    /// Waits for changes and returns the last one of each topic, in the order of the names: first the whole list as
+    /// additions, then what the broker announces, and what differs after a reconnect. A broker may announce that a topic is
+    /// gone which it has never listed.
     ///
     /// # Errors
     /// The reason why the watcher has ended.
@@ -81,7 +82,7 @@ impl TopicListWatch {
     }
 
     /// As [`changes`](Self::changes), and without any where topics may have been deleted and made again unnoticed: after a
-    /// lost connection, or between two calls.
+    /// lost connection.
     pub(super) async fn news(&mut self) -> Result<Vec<(String, TopicChange)>> {
         poll_fn(|cx| {
             let poll = |watcher: &mut TopicListWatcher, deferred: &mut Deferred| {

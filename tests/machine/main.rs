@@ -1,4 +1,4 @@
-//! The machines of a producer and of a consumer, each alone: scripts under a virtual clock, without a socket.
+//! The machines of a producer, of a consumer and of a watcher, each alone: scripts under a virtual clock, without a socket.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -6,3 +6,4 @@ mod common;
 mod consumer;
 mod generator;
 mod producer;
+mod topic_list;

@@ -6,8 +6,8 @@
 //! answer, so it attaches to the service URL without a lookup, unless it is to attach to the broker of a topic. WATCH_TOPIC_LIST_CLOSE ends it.
 //!
 //! Changes reach the handle through [`TopicListWatcher::take_changes`], after the waker of
-//! [`TopicListWatcher::poll_changed`] was woken. They are merged, so that a slow reader leaves at most one entry for each
-//! topic.
+//! [`TopicListWatcher::poll_changed`] was woken. The last one of each topic is kept, so that a slow reader leaves at most
+//! one entry for each topic.
 
 use crate::machine::EndpointId;
 use crate::machine::endpoint::attach_status::AttachStatus;
@@ -28,7 +28,7 @@ use crate::id::WatcherId;
 use crate::pb;
 use crate::wire::command::Command;
 
-/// Topics that a watcher holds at most; a broker that names more ends it with an error.
+/// Topics that a watcher holds at most, and changes that wait to be taken; a broker that names more ends it with an error.
 pub const TOPICS_MAX: usize = 1_000_000;
 
 /// Configuration of a watcher.
@@ -102,10 +102,9 @@ pub struct TopicListWatcher {
     topics: BTreeSet<String>,
     /// The broker's hash of it; `None` before the first list.
     hash: Option<String>,
-    /// At most one for each topic that is or was in the list.
+    /// The last one of each topic.
     changes: BTreeMap<String, TopicChange>,
-    /// Topics may have come and gone without a change that is left: the list was confirmed after a lost connection, or
-    /// changes cancelled each other.
+    /// Topics may have been deleted and made again without a change: the list was confirmed after a lost connection.
     is_news: bool,
     waker: Option<Waker>,
 }
@@ -143,8 +142,9 @@ impl TopicListWatcher {
         matches!(self.state, WatcherState::Attached)
     }
 
-    /// The changes since the last call, in the order of the names; the first ones add the whole list. None where topics may
-    /// have been deleted and made again since.
+    /// The last change of each topic since the last call, in the order of the names; the first ones add the whole list. A
+    /// broker may announce that a topic is gone which it has never listed. No changes where topics may have been deleted and
+    /// made again unnoticed.
     ///
     /// # Errors
     /// Why the watcher has ended, after the last changes.
@@ -218,37 +218,33 @@ impl TopicListWatcher {
         self.is_news || !self.changes.is_empty()
     }
 
-    /// Notes that a topic came or went. A change back takes the first one away, as the handle has seen neither.
+    /// Notes what was announced of a topic, also where the list says so already: what came or went between the broker's
+    /// list and its first announcement is in neither, but the handle may know it from another list.
     fn note(&mut self, topic: String, change: TopicChange) {
-        let is_news = match change {
-            TopicChange::Added => self.topics.insert(topic.clone()),
-            TopicChange::Removed => self.topics.remove(&topic),
-        };
-        if !is_news {
-            return;
+        match change {
+            TopicChange::Added => drop(self.topics.insert(topic.clone())),
+            TopicChange::Removed => drop(self.topics.remove(&topic)),
         }
-        match self.changes.remove(&topic) {
-            Some(_) => self.is_news = true,
-            None => drop(self.changes.insert(topic, change)),
-        }
+        self.changes.insert(topic, change);
     }
 
     /// The whole list as it is now: what is not in it is gone.
     fn replace(&mut self, topics: Vec<String>) {
         let now: BTreeSet<String> = topics.into_iter().collect();
         let gone: Vec<String> = self.topics.difference(&now).cloned().collect();
+        let new: Vec<String> = now.difference(&self.topics).cloned().collect();
         for topic in gone {
             self.note(topic, TopicChange::Removed);
         }
-        for topic in now {
+        for topic in new {
             self.note(topic, TopicChange::Added);
         }
     }
 
-    /// Ends a watcher whose list has grown beyond its bound.
+    /// Ends a watcher whose list, or whose changes that nobody takes, have grown beyond their bound.
     fn check_size(&mut self, deferred: &mut Deferred) {
-        if self.topics.len() > TOPICS_MAX {
-            let what = format!("more than {TOPICS_MAX} topics match the pattern");
+        if self.topics.len().max(self.changes.len()) > TOPICS_MAX {
+            let what = format!("more than {TOPICS_MAX} topics match the pattern, or have changed");
             let error = Error::local(ErrorKind::NotAllowed, what).with_topic(&self.scope);
             self.finish(error.clone(), Err(error), deferred);
         }
