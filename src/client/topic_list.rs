@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Client, Shared, clock};
 use crate::error::Result;
+pub(super) use crate::machine::topic_list::TopicNews;
 use crate::machine::topic_list::{TopicListConfig, TopicListWatcher};
 use crate::machine::{Deferred, Endpoint, EndpointId, Reply};
 
@@ -74,19 +75,18 @@ impl TopicListWatch {
     /// Dropping the future loses no change.
     pub async fn changes(&mut self) -> Result<Vec<(String, TopicChange)>> {
         loop {
-            let changes = self.news().await?;
+            let changes = self.news().await?.changes;
             if !changes.is_empty() {
                 return Ok(changes);
             }
         }
     }
 
-    /// As [`changes`](Self::changes), and without any where topics may have been deleted and made again unnoticed: after a
-    /// lost connection.
-    pub(super) async fn news(&mut self) -> Result<Vec<(String, TopicChange)>> {
+    /// As [`changes`](Self::changes), and returns also where the watcher has only attached again.
+    pub(super) async fn news(&mut self) -> Result<TopicNews> {
         poll_fn(|cx| {
             let poll = |watcher: &mut TopicListWatcher, deferred: &mut Deferred| {
-                watcher.poll_changed(cx.waker(), deferred).map(|()| watcher.take_changes())
+                watcher.poll_changed(cx.waker(), deferred).map(|()| watcher.take_news())
             };
             self.endpoint.with_deferred(&mut Deferred::new(), poll)
         })

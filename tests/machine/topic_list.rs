@@ -70,11 +70,17 @@ impl Harness {
     }
 
     fn takes(&mut self, changes: &[(&str, TopicChange)]) {
+        assert!(!self.take(changes), "it has not attached again");
+    }
+
+    /// Whether it has attached again.
+    fn take(&mut self, changes: &[(&str, TopicChange)]) -> bool {
         let is_ready = self.watcher.poll_changed(Waker::noop(), &mut self.deferred).is_ready();
-        assert_eq!(is_ready, !changes.is_empty());
-        let taken = self.watcher.take_changes().expect("it lives");
-        let taken: Vec<_> = taken.iter().map(|(topic, change)| (topic.as_str(), *change)).collect();
+        let news = self.watcher.take_news().expect("it lives");
+        let taken: Vec<_> = news.changes.iter().map(|(topic, change)| (topic.as_str(), *change)).collect();
         assert_eq!(taken, changes);
+        assert_eq!(is_ready, news.is_reattached || !changes.is_empty());
+        news.is_reattached
     }
 }
 
@@ -107,5 +113,8 @@ fn a_new_list_changes_only_what_differs() {
     harness.takes(&[("a", Added), ("b", Added)]);
     harness.watcher.on_detached(harness.now, &mut harness.deferred);
     harness.attach(&["b", "c"]);
-    harness.takes(&[("a", Removed), ("c", Added)]);
+    assert!(harness.take(&[("a", Removed), ("c", Added)]));
+    harness.watcher.on_detached(harness.now, &mut harness.deferred);
+    harness.attach(&["b", "c"]);
+    assert!(harness.take(&[]));
 }

@@ -6,8 +6,13 @@
 //!     +-> remove parts of topics that are gone -> open those that are new -> wait
 //! ```
 //!
-//! A list that is asked for may be older than what was announced last. So while there are announcements, a topic that a
-//! list lacks counts as gone once the next list, a moment later, lacks it too.
+//! A list that is asked for may be older than what was announced last: a broker answers those who ask at the same time
+//! with one list. So while there are announcements,
+//!
+//! - a topic that a list lacks is gone once the next list, a moment later, lacks it too;
+//! - a topic that a list still has after its removal was announced is there again once the next list has it too;
+//! - when a watch has begun, or has come back after a lost connection, a second list follows the first: what came between
+//!   the broker's list and its first announcement is in neither.
 
 use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
@@ -23,14 +28,17 @@ use crate::client::consumer_shared::ConsumerShared;
 use crate::client::growth::{Attached, Grows, Opened, spread};
 use crate::client::runtime::AsyncTimer;
 use crate::client::state::StateWatch;
-use crate::client::topic_list::{TopicChange, TopicListWatch};
+use crate::client::topic_list::{TopicChange, TopicListWatch, TopicNews};
 use crate::client::{ClientState, clock};
 use crate::error::{ErrorKind, Result};
 use crate::machine::supervisor::query;
 use crate::topic::TopicName;
 
-/// After which a topic that a list lacks is looked for again.
+/// After which a list is asked for again that may be older than what was announced.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// Announced removals that are remembered until the next list; beyond, they are forgotten.
+const REMOVED_MAX: usize = 100_000;
 
 /// After which a topic that could not be added is tried again, whatever the interval.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -40,7 +48,7 @@ struct Follower {
     handle: Weak<ConsumerShared>,
     pattern: Arc<TopicPattern>,
     period: Duration,
-    /// Before the next list, unless something is missing.
+    /// Before the next list, unless the last one is doubtful.
     next_wait: Duration,
     timer: Box<dyn AsyncTimer>,
     /// When the timer ends.
@@ -53,11 +61,15 @@ struct Follower {
     hash: Option<String>,
     /// Those that the last list lacked, until the next one.
     missing: BTreeSet<String>,
+    /// Those whose removal was announced since the last list.
+    removed: BTreeSet<String>,
+    /// The last list may be older than what was announced.
+    is_doubtful: bool,
     joining: Vec<Opened<()>>,
 }
 
 enum Event {
-    Announced(Result<Vec<(String, TopicChange)>>),
+    Announced(Result<TopicNews>),
     /// It is time for a list.
     Due,
     Attached(Attached<()>),
@@ -95,6 +107,8 @@ pub(in crate::client) async fn follow(
         names: names.into_iter().collect(),
         hash: None,
         missing: BTreeSet::new(),
+        removed: BTreeSet::new(),
+        is_doubtful: false,
         joining: Vec::new(),
     };
     follower.run().await;
@@ -123,8 +137,11 @@ impl Follower {
                         }
                         handle.settle_joining(attached);
                     }
-                    Event::Announced(Ok(changes)) => {
-                        self.apply(changes);
+                    Event::Announced(Ok(news)) => {
+                        if news.is_reattached {
+                            self.look_by(clock::now().at + SECOND_LOOK);
+                        }
+                        self.apply(news.changes);
                         if self.reconcile().await.is_none() {
                             return;
                         }
@@ -139,8 +156,10 @@ impl Follower {
 
     /// Asks for the list, begins to watch where that is possible, and brings the parts in line. `None`: it is over.
     async fn look(&mut self) -> Option<()> {
+        self.is_doubtful = false;
         if self.watch.is_none() && self.pattern.has_persistent() {
             self.start_watch().await?;
+            self.is_doubtful = self.watch.is_some();
         }
         let request = self.pattern.request(self.hash.clone());
         let list = of(&self.handle)?.client().start_query(query::topics_of_namespace(request)).ok()?;
@@ -150,16 +169,20 @@ impl Follower {
                 if answer.changed.unwrap_or(true) || self.hash.is_none() {
                     self.set_list(answer.topics.into_iter().collect());
                 }
-                self.hash = answer.topics_hash.filter(|_| self.missing.is_empty());
+                self.hash = answer.topics_hash.filter(|_| !self.is_doubtful);
             }
             Err(error) if error.kind() == ErrorKind::Closed => return None,
             Err(_) => {}
         }
-        let wait = if self.missing.is_empty() { self.next_wait } else { SECOND_LOOK };
-        self.next_wait = self.period;
+        let wait = if self.is_doubtful { SECOND_LOOK.min(self.period) } else { self.next_period() };
         self.next_look = clock::now().at + wait;
         self.timer.reset(self.next_look);
         self.reconcile().await
+    }
+
+    /// Until the next list, where nothing is to be looked for again.
+    fn next_period(&mut self) -> Duration {
+        std::mem::replace(&mut self.next_wait, self.period)
     }
 
     /// Asks for the list at that time, if not before.
@@ -174,9 +197,13 @@ impl Follower {
         let gone: BTreeSet<String> = self.names.difference(&list).cloned().collect();
         let lacks_again = |name: &String| self.watch.is_none() || self.missing.contains(name);
         let (gone, missing) = gone.into_iter().partition::<BTreeSet<_>, _>(lacks_again);
+        let count = list.len();
+        let new: Vec<_> = list.into_iter().filter(|name| !self.removed.contains(name)).collect();
+        self.is_doubtful |= !missing.is_empty() || new.len() < count;
         self.names.retain(|name| !gone.contains(name));
-        self.names.extend(list.into_iter().filter(|_| !mutation!(ListAddsNothing)));
+        self.names.extend(new.into_iter().filter(|_| !mutation!(ListAddsNothing)));
         self.missing = missing;
+        self.removed.clear();
     }
 
     fn apply(&mut self, changes: Vec<(String, TopicChange)>) {
@@ -184,10 +211,16 @@ impl Follower {
         self.hash = None;
         for (name, change) in changes {
             self.missing.remove(&name);
+            self.removed.remove(&name);
             match change {
                 TopicChange::Added => drop(self.names.insert(name)),
                 TopicChange::Removed if mutation!(RemovalIgnored) => {}
-                TopicChange::Removed => drop(self.names.remove(&name)),
+                TopicChange::Removed => {
+                    self.names.remove(&name);
+                    if self.removed.len() < REMOVED_MAX {
+                        self.removed.insert(name);
+                    }
+                }
             }
         }
     }

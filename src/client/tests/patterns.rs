@@ -34,6 +34,22 @@ async fn the_list_finds_what_is_not_announced() {
     within("the close", client.close()).await.expect("closed");
 }
 
+/// What comes between the broker's list and its first announcement is in neither: a second list finds it, a moment later.
+#[tokio::test(start_paused = true)]
+async fn a_second_list_finds_what_came_while_the_watch_began() {
+    let (broker, client) = stage().await;
+    let builder =
+        client.consumer(Topics::pattern("t-.*"), "s").pattern_auto_discovery_period(Duration::from_secs(3600));
+    let consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    until("the watch", || broker.topic_list_watchers() == 1).await;
+    broker.faults().on(FaultEvent::TopicListUpdate).drop_request();
+    assert!(broker.create_topic(&full("t-1")));
+    let started = tokio::time::Instant::now();
+    until("the topic", || parts(&consumer) == [full("t-1")]).await;
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    within("the close", client.close()).await.expect("closed");
+}
+
 /// A topic that is deleted and made again while nothing is heard of it is another one, read from its beginning.
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_is_made_again_at_once_is_read_from_its_beginning() {

@@ -5,7 +5,7 @@
 //! changed; any other answer is the list as it is now, and what differs is reported as one change. Every broker can
 //! answer, so it attaches to the service URL without a lookup, unless it is to attach to the broker of a topic. WATCH_TOPIC_LIST_CLOSE ends it.
 //!
-//! Changes reach the handle through [`TopicListWatcher::take_changes`], after the waker of
+//! Changes reach the handle through [`TopicListWatcher::take_news`], after the waker of
 //! [`TopicListWatcher::poll_changed`] was woken. The last one of each topic is kept, so that a slow reader leaves at most
 //! one entry for each topic.
 
@@ -51,6 +51,17 @@ pub enum TopicChange {
     Added,
     /// It is gone.
     Removed,
+}
+
+/// What a handle takes from its watcher.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicNews {
+    /// The last change of each topic, in the order of the names; the first ones add the whole list. A broker may announce
+    /// that a topic is gone which it has never listed.
+    pub changes: Vec<(String, TopicChange)>,
+    /// The watcher has attached again, after a lost connection or a lost update: topics may have been deleted and made
+    /// again without a change.
+    pub is_reattached: bool,
 }
 
 /// ```text
@@ -104,8 +115,8 @@ pub struct TopicListWatcher {
     hash: Option<String>,
     /// The last one of each topic.
     changes: BTreeMap<String, TopicChange>,
-    /// Topics may have been deleted and made again without a change: the list was confirmed after a lost connection.
-    is_news: bool,
+    /// It has attached again since the handle has looked.
+    is_reattached: bool,
     waker: Option<Waker>,
 }
 
@@ -127,7 +138,7 @@ impl TopicListWatcher {
             topics: BTreeSet::new(),
             hash: None,
             changes: BTreeMap::new(),
-            is_news: false,
+            is_reattached: false,
             waker: None,
         }
     }
@@ -142,23 +153,21 @@ impl TopicListWatcher {
         matches!(self.state, WatcherState::Attached)
     }
 
-    /// The last change of each topic since the last call, in the order of the names; the first ones add the whole list. A
-    /// broker may announce that a topic is gone which it has never listed. No changes where topics may have been deleted and
-    /// made again unnoticed.
+    /// What came since the last call.
     ///
     /// # Errors
     /// Why the watcher has ended, after the last changes.
-    pub fn take_changes(&mut self) -> Result<Vec<(String, TopicChange)>> {
+    pub fn take_news(&mut self) -> Result<TopicNews> {
         match &self.state {
             WatcherState::Finished(error) if self.changes.is_empty() => Err(error.clone()),
             _ => {
-                self.is_news = false;
-                Ok(std::mem::take(&mut self.changes).into_iter().collect())
+                let changes = std::mem::take(&mut self.changes).into_iter().collect();
+                Ok(TopicNews { changes, is_reattached: std::mem::take(&mut self.is_reattached) })
             }
         }
     }
 
-    /// Ready when [`take_changes`](Self::take_changes) has something to give; else `waker` is woken then.
+    /// Ready when [`take_news`](Self::take_news) has something to give; else `waker` is woken then.
     pub fn poll_changed(&mut self, waker: &Waker, deferred: &mut Deferred) -> Poll<()> {
         if self.has_news() || matches!(self.state, WatcherState::Finished(_)) {
             return Poll::Ready(());
@@ -215,7 +224,7 @@ impl TopicListWatcher {
     }
 
     fn has_news(&self) -> bool {
-        self.is_news || !self.changes.is_empty()
+        self.is_reattached || !self.changes.is_empty()
     }
 
     /// Notes what was announced of a topic, also where the list says so already: what came or went between the broker's
@@ -301,13 +310,14 @@ impl EndpointMachine for TopicListWatcher {
         self.state = WatcherState::Attached;
         self.is_dirty = true;
         self.creation_deadline = None;
+        let created = self.created.take();
         let is_missed = mutation!(ReattachedWithoutList) && self.hash.is_some();
-        self.is_news |= self.hash.is_some() && !is_missed;
+        self.is_reattached |= created.is_none() && !is_missed;
         if self.hash.as_deref() != Some(&*success.topics_hash) && !is_missed {
             self.replace(success.topic.clone());
             self.hash = Some(success.topics_hash.clone());
         }
-        if let Some(created) = self.created.take() {
+        if let Some(created) = created {
             created.send(Ok(()), deferred);
         }
         if self.has_news() {

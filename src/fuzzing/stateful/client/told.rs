@@ -8,7 +8,7 @@ use crate::machine::consumer::{Consumer, ConsumerStats};
 use crate::machine::endpoint::attach_status::AttachState;
 use crate::machine::endpoint::machine::EndpointMachine;
 use crate::machine::producer::{Producer, ProducerStats};
-use crate::machine::topic_list::TopicListWatcher;
+use crate::machine::topic_list::{TopicListWatcher, TopicNews};
 
 /// A line for a log.
 pub(super) fn check_line(shown: &dyn std::fmt::Display) {
@@ -80,12 +80,12 @@ pub(super) fn check_watcher(endpoint: &Endpoint<TopicListWatcher>, network: &mut
     let is_ready = endpoint.with_deferred(network.deferred(), |watcher, deferred| {
         watcher.poll_changed(Waker::noop(), deferred).is_ready()
     });
-    let (changes, again) = endpoint.with(|watcher| (watcher.take_changes(), watcher.take_changes()));
-    match changes {
-        Ok(changes) => {
-            let names: std::collections::BTreeSet<_> = changes.iter().map(|(topic, _)| topic).collect();
-            assert_eq!(names.len(), changes.len());
-            assert!(again.map_or(true, |again| again.is_empty()), "told once");
+    let (news, again) = endpoint.with(|watcher| (watcher.take_news(), watcher.take_news()));
+    match news {
+        Ok(news) => {
+            let names: std::collections::BTreeSet<_> = news.changes.iter().map(|(topic, _)| topic).collect();
+            assert_eq!(names.len(), news.changes.len());
+            assert!(again.map_or(true, |again| again == TopicNews::default()), "told once");
         }
         Err(error) => {
             assert!(is_ready, "an end is news");
