@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use pulsar_native::broker::EmbeddedBroker;
 use pulsar_native::pb;
+use pulsar_native::wire::explain::explain;
 use pulsar_native::wire::{Command, Frame, Limits, cut, frames};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -94,12 +95,8 @@ async fn answer(socket: &mut TcpStream, rx: &mut BytesMut, is_it: impl Fn(&Frame
 /// What is sent: frames and commands of the corpora, and changes of them.
 fn cases() -> Vec<Vec<u8>> {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
-    // Those with a name of their own. What a fuzzer found is called by a hash of 40 digits, and differs in ways that have no
-    // row in docs/fuzzing.md yet.
-    let is_named = |path: &Path| path.file_name().is_some_and(|name| name.len() != 40);
     let corpus = |target: &str| -> Vec<Vec<u8>> {
-        let inputs = crate::inputs::corpus(target).expect("a corpus").into_iter();
-        inputs.filter(|(path, _)| is_named(path)).map(|(_, data)| data).collect()
+        crate::inputs::corpus(target).expect("a corpus").into_iter().map(|(_, data)| data).collect()
     };
     let framed = |command: Vec<u8>| {
         let size = command.len() as u32;
@@ -121,6 +118,7 @@ fn described(bytes: &[u8]) -> String {
         Err(error) => error.to_string(),
         Ok(None) => "no whole frame".to_owned(),
         Ok(Some(run)) => match frames(run).next() {
+            Some(Ok(frame)) if has_unknown_value(bytes) => format!("{} with an unknown enum value", frame.name()),
             Some(Ok(frame)) => frame.name().to_owned(),
             Some(Err(error)) => error.to_string(),
             None => "nothing".to_owned(),
@@ -128,12 +126,22 @@ fn described(bytes: &[u8]) -> String {
     }
 }
 
+fn has_unknown_value(bytes: &[u8]) -> bool {
+    explain(bytes).iter().any(|frame| frame.text().to_string().contains("(unknown)"))
+}
+
 /// Why the two differ so; `None` if there is no reason.
 fn reason(theirs: Verdict, ours: Verdict, what: &str) -> Option<&'static str> {
     match (theirs, ours) {
         (Verdict::Taken, Verdict::Closed) if what.contains("not UTF-8") => Some("it does not check the texts"),
-        (Verdict::Taken, Verdict::Closed) if what.contains("wrong wire type") => {
-            Some("it passes unknown wire types over")
+        (Verdict::Taken, Verdict::Closed) if what.contains("wire type") || what.contains("not a field number") => {
+            Some("it passes over tags that it does not know")
+        }
+        (Verdict::Taken, Verdict::Closed) if what.contains("the bytes end inside the field") => {
+            Some("it does not check that a field ends within its command")
+        }
+        (Verdict::Taken, Verdict::Closed) if what.ends_with("unknown enum value") => {
+            Some("it passes over values that an enum does not have")
         }
         (Verdict::Closed, Verdict::Taken) if what == "AUTH_RESPONSE" => Some("it checks credentials here"),
         _ => None,
@@ -164,7 +172,7 @@ async fn same_bytes(real: Real) {
     println!("{count} inputs");
     let mut without_reason = Vec::new();
     for ((theirs, ours, what), inputs) in &differences {
-        let shown: String = inputs[0].iter().take(80).map(|byte| format!("{byte:02x}")).collect();
+        let shown: String = inputs[0].iter().take(400).map(|byte| format!("{byte:02x}")).collect();
         let why = reason(*theirs, *ours, what);
         println!("{} x: real {theirs:?}, embedded {ours:?}: {what}: {why:?}: {shown}", inputs.len());
         without_reason.extend(why.is_none().then_some((theirs, ours, what, shown)));
