@@ -228,7 +228,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::wire::metadata::tests::{Random, assert_single, new_single, random_single};
+    use crate::wire::metadata::tests::{Random, assert_single, new_single, random_single, rounds};
 
     fn unhex(hex: &str) -> Vec<u8> {
         (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn batches_round_trip() {
         let mut random = Random::new(1);
-        for count in 1..60 {
+        for count in rounds(60).map(|round| round + 1) {
             let mut payload = BytesMut::new();
             let mut sent = Vec::new();
             for _ in 0..count {
@@ -262,7 +262,7 @@ mod tests {
                 assert_eq!(payload.len() - before, record_len(&new, &body));
                 sent.push((single, body));
             }
-            let records = collect(&payload, count).unwrap();
+            let records = collect(&payload, count as i32).unwrap();
             assert_eq!(records.len(), sent.len());
             for (record, (single, body)) in records.iter().zip(&sent) {
                 assert_eq!(payload[record.payload.clone()], body[..]);

@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::*;
 use crate::pb;
-use crate::wire::metadata::tests::Random;
+use crate::wire::metadata::tests::{Random, rounds};
 use crate::wire::metadata::{ChunkFields, Metadata, TxnBits};
 use crate::wire::{Frame, Limits, cut, frames};
 
@@ -211,7 +211,7 @@ fn sizes_beyond_the_entry_are_refused() {
 #[test]
 fn random_bytes_never_panic() {
     let mut random = Random::new(11);
-    for _ in 0..20_000 {
+    for _ in rounds(20_000) {
         let mut entry = random.bytes(40).to_vec();
         for magic in [MAGIC_CRC32C, MAGIC_BROKER_ENTRY_METADATA] {
             if entry.len() >= 2 && random.below(3) == 0 {

@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes};
 use super::*;
 use crate::fuzzing::ack_of_prost;
 use crate::wire::frame::{Frame, frames};
-use crate::wire::metadata::tests::Random;
+use crate::wire::metadata::tests::{Random, rounds};
 
 /// Biased towards the values where encodings change.
 impl Random {
@@ -39,7 +39,7 @@ impl Random {
     }
 }
 
-const ROUNDS: u64 = 2_000;
+const ROUNDS: usize = 2_000;
 
 fn base(command_type: i32) -> pb::BaseCommand {
     pb::BaseCommand { r#type: command_type, ..Default::default() }
@@ -80,7 +80,7 @@ fn encoded(frame: &Frame) -> Bytes {
 #[test]
 fn receipts_in_the_usual_layout_agree_with_prost() {
     let mut r = Random::new(1);
-    for _ in 0..ROUNDS {
+    for _ in rounds(ROUNDS) {
         let id = pb::MessageIdData { ledger_id: r.value(), entry_id: r.value(), ..Default::default() };
         let receipt = Receipt {
             producer_id: r.value(),
@@ -108,7 +108,7 @@ fn receipts_in_the_usual_layout_agree_with_prost() {
 #[test]
 fn receipts_agree_with_prost() {
     let mut r = Random::new(1);
-    for _ in 0..ROUNDS {
+    for _ in rounds(ROUNDS) {
         let body = pb::CommandSendReceipt {
             producer_id: r.value(),
             sequence_id: r.value(),
@@ -136,7 +136,7 @@ fn receipts_agree_with_prost() {
 #[test]
 fn messages_agree_with_prost() {
     let mut r = Random::new(2);
-    for _ in 0..ROUNDS {
+    for _ in rounds(ROUNDS) {
         let body = pb::CommandMessage {
             consumer_id: r.value(),
             message_id: r.id(),
@@ -169,7 +169,7 @@ fn messages_agree_with_prost() {
 fn the_fast_and_the_slow_path_read_the_same_message() {
     let mut random = Random::new(12);
     let mut usual = 0;
-    for _ in 0..ROUNDS {
+    for _ in rounds(ROUNDS) {
         let id = pb::MessageIdData { batch_index: None, ack_set: Vec::new(), batch_size: None, ..random.id() };
         let message = pb::CommandMessage {
             consumer_id: random.value(),
@@ -179,7 +179,7 @@ fn the_fast_and_the_slow_path_read_the_same_message() {
             consumer_epoch: None,
         };
         let mut body = message.encode_to_vec();
-        usual += u32::from(MessageHead::decode_fast(&body).is_some());
+        usual += usize::from(MessageHead::decode_fast(&body).is_some());
         for end in 0..=body.len() {
             assert_eq!(MessageHead::decode(&body[..end], 7), MessageHead::decode_slow(&body[..end], 7), "{body:02x?}");
         }
@@ -187,13 +187,13 @@ fn the_fast_and_the_slow_path_read_the_same_message() {
         body[at] = random.next() as u8;
         assert_eq!(MessageHead::decode(&body, 7), MessageHead::decode_slow(&body, 7), "{body:02x?}");
     }
-    assert!(usual > ROUNDS as u32 / 2, "{usual}");
+    assert!(usual > rounds(ROUNDS).len() / 2, "{usual}");
 }
 
 #[test]
 fn sends_agree_with_prost() {
     let mut r = Random::new(3);
-    for _ in 0..ROUNDS {
+    for _ in rounds(ROUNDS) {
         let body = pb::CommandSend {
             producer_id: r.value(),
             sequence_id: r.value(),
@@ -233,7 +233,7 @@ fn sends_agree_with_prost() {
 #[test]
 fn acks_and_flows_are_written_as_prost_writes_them() {
     let mut r = Random::new(4);
-    for _ in 0..ROUNDS {
+    for _ in rounds(ROUNDS) {
         let ids: Vec<AckId> = (0..r.next() % 4)
             .map(|_| AckId { ledger_id: r.value(), entry_id: r.value(), ack_set: r.words().into() })
             .collect();

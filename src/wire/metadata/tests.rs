@@ -10,6 +10,11 @@ use crate::splitmix::SplitMix64;
 /// Seeded choices, the same everywhere.
 pub(in crate::wire) struct Random(SplitMix64);
 
+/// How many of `rounds` are run: a hundredth under Miri, which takes a thousand times as long for each.
+pub(in crate::wire) fn rounds(rounds: usize) -> std::ops::Range<usize> {
+    0..if cfg!(miri) { rounds / 100 + 2 } else { rounds }
+}
+
 impl Random {
     pub(in crate::wire) fn new(seed: u64) -> Self {
         Self(SplitMix64::new(seed))
@@ -215,7 +220,7 @@ fn assert_equal(raw: &[u8], ours: &Metadata, theirs: &pb::MessageMetadata) {
 #[test]
 fn metadata_is_written_as_by_prost() {
     let mut random = Random::new(1);
-    for _ in 0..2000 {
+    for _ in rounds(2000) {
         let theirs = writable(&mut random);
         let properties = owned(&theirs.properties);
         let keys = keys(&theirs);
@@ -241,7 +246,7 @@ fn parse(raw: &[u8]) -> Result<Metadata, DecodeError> {
 #[test]
 fn the_fast_and_the_slow_path_read_the_same_fields() {
     let mut random = Random::new(6);
-    for _ in 0..200 {
+    for _ in rounds(200) {
         let any = readable(&mut random);
         let usual = pb::MessageMetadata {
             producer_name: any.producer_name,
@@ -273,7 +278,7 @@ fn the_fast_and_the_slow_path_read_the_same_fields() {
 #[test]
 fn metadata_is_read_as_by_prost() {
     let mut random = Random::new(2);
-    for _ in 0..2000 {
+    for _ in rounds(2000) {
         let theirs = readable(&mut random);
         let raw = theirs.encode_to_vec();
         assert_equal(&raw, &parse(&raw).unwrap(), &theirs);
@@ -283,7 +288,7 @@ fn metadata_is_read_as_by_prost() {
 #[test]
 fn fields_that_come_twice_or_in_no_order_are_read_as_by_prost() {
     let mut random = Random::new(3);
-    for _ in 0..500 {
+    for _ in rounds(500) {
         let mut raw = readable(&mut random).encode_to_vec();
         raw.extend(readable(&mut random).encode_to_vec());
         // Fields of the future: a number, bytes, and both fixed sizes.
@@ -297,7 +302,7 @@ fn fields_that_come_twice_or_in_no_order_are_read_as_by_prost() {
 #[test]
 fn a_cut_message_is_an_error_or_what_prost_makes_of_it() {
     let mut random = Random::new(4);
-    for _ in 0..100 {
+    for _ in rounds(100) {
         let raw = readable(&mut random).encode_to_vec();
         for end in 0..raw.len() {
             let raw = &raw[..end];
@@ -312,7 +317,7 @@ fn a_cut_message_is_an_error_or_what_prost_makes_of_it() {
 fn a_damaged_message_is_an_error_or_what_prost_makes_of_it() {
     let mut random = Random::new(5);
     let mut both = 0;
-    for _ in 0..20_000 {
+    for _ in rounds(20_000) {
         let mut raw = readable(&mut random).encode_to_vec();
         let at = random.below(raw.len());
         raw[at] = random.next() as u8;
@@ -426,7 +431,7 @@ pub(in crate::wire) fn assert_single(raw: &[u8], ours: &SingleMetadata, theirs: 
 #[test]
 fn single_metadata_is_written_and_read_as_by_prost() {
     let mut random = Random::new(6);
-    for _ in 0..2000 {
+    for _ in rounds(2000) {
         let theirs = random_single(&mut random);
         let properties = owned(&theirs.properties);
         let ours = new_single(&theirs, &properties);
@@ -441,7 +446,7 @@ fn single_metadata_is_written_and_read_as_by_prost() {
 #[test]
 fn damaged_single_metadata_is_an_error_or_what_prost_makes_of_it() {
     let mut random = Random::new(7);
-    for _ in 0..20_000 {
+    for _ in rounds(20_000) {
         let mut raw = random_single(&mut random).encode_to_vec();
         let at = random.below(raw.len());
         raw[at] = random.next() as u8;
