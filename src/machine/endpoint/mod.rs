@@ -69,10 +69,12 @@ pub struct Endpoint<M> {
     slot: Mutex<Slot<M>>,
 }
 
+/// Beside each other stand the lock, what is read under it of each message, and the machine's first fields.
+#[repr(C)]
 struct Slot<M> {
-    machine: M,
     owner: Arc<ReadyList>,
     queued: bool,
+    machine: M,
 }
 
 impl<M: EndpointMachine> Slot<M> {

@@ -21,6 +21,7 @@ use super::batch::{EntryContent, OpenBatch};
 use super::group::{GroupFrames, GroupKind, PendingEntry, SendGroup};
 use super::lifecycle::LifecycleState;
 use super::pipeline::{can_frame_fast, put_frame_fast};
+use super::results::SendResults;
 use super::send_deadline::SendDeadline;
 use super::{CapacityBound, CapacityWaiter, Message, OPEN_MAX, PendingSend, Producer, SendCallback};
 use crate::error::{Error, ErrorKind, SendError};
@@ -331,7 +332,8 @@ impl Producer {
     fn open_batch(&mut self, id: u64, deadline: SendDeadline, now: Now) {
         let at = deadline.resolve(|| self.send_deadline(now.at));
         let index = self.sequence_ids.accepted_messages();
-        self.open_batch = Some(OpenBatch::new(id, index, self.partition, at, deadline.is_own(), now));
+        let results = (SendResults::for_batch(self.partition), 0);
+        self.open_batch = Some(Box::new(OpenBatch::new(id, index, results, at, deadline.is_own(), now)));
         // The owner is to send it, or to note when.
         self.dirty = true;
     }

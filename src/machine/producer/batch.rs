@@ -24,21 +24,26 @@ use crate::wire::batch::{put_plain_record, put_record};
 /// | several, numbered | the records of a batch, written as each message comes |
 /// | several, numbered, of a batch among others | the same, written among those of the others: see [`Interleaved`] |
 /// | several, accepted before the first attach | themselves: a record holds the sequence id |
+///
+/// The fields stand in the order of [`OpenBatch`].
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct EntryContent {
+    payload_bytes: usize,
+    record_bytes_max: usize,
+    count: u32,
+    /// The first message is a record.
+    has_records: bool,
+    /// Keys of the first message, once it is a record: the metadata of a batch repeats them.
+    pub(super) key_b64: bool,
+    pub(super) key: Option<String>,
+    pub(super) ordering_key: Option<Bytes>,
     /// Messages that are not records yet: the first one, and those behind it.
     first: Option<Message>,
     more: Vec<Message>,
     records: BytesMut,
     /// Records that lie among those of other batches, once they are closed.
     own: Option<OwnRecords>,
-    count: u32,
-    payload_bytes: usize,
-    record_bytes_max: usize,
-    /// Keys of the first message, once it is a record: the metadata of a batch repeats them.
-    pub(super) key: Option<String>,
-    pub(super) key_b64: bool,
-    pub(super) ordering_key: Option<Bytes>,
     pub(super) publish_time_ms: u64,
 }
 
@@ -124,11 +129,19 @@ impl EntryContent {
             self.first = Some(std::mem::take(message));
             return;
         }
+        if !self.has_records {
+            self.write_first(place, others, drops);
+        }
+        others.write(place, message);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_first(&mut self, place: usize, others: &mut Interleaved, drops: &mut DeferredDrops) {
         if let Some(first) = self.first.take() {
             others.write(place, &first);
             self.keep_keys(first, drops);
         }
-        others.write(place, message);
     }
 
     /// The key of its first message, once that is a record.
@@ -139,7 +152,7 @@ impl EntryContent {
     /// Its first message, while that is no record.
     #[inline]
     pub(super) fn held(&self) -> Option<&Message> {
-        self.first.as_ref()
+        if self.has_records { None } else { self.first.as_ref() }
     }
 
     /// The messages that are not records yet.
@@ -160,6 +173,7 @@ impl EntryContent {
 
     /// The first message has become a record.
     fn keep_keys(&mut self, mut first: Message, drops: &mut DeferredDrops) {
+        self.has_records = true;
         self.key_b64 = first.extras().key_b64;
         (self.key, self.ordering_key) = first.take_keys();
         drops.defer_drop(first.payload);
@@ -207,30 +221,37 @@ pub(super) fn write_record(records: &mut BytesMut, message: &Message) {
 }
 
 /// The batch that takes more messages.
+///
+/// What each message reads and writes stands first, in a line of the cache: where each key has a batch, that of the next
+/// message is in no cache.
+#[repr(C)]
 pub(super) struct OpenBatch {
-    pub(super) content: EntryContent,
     /// Sequence ids, lowest and highest.
     pub(super) first: u64,
     pub(super) last: u64,
-    /// Index of the first message.
-    pub(super) index: u64,
     /// What its messages count against the bounds on pending bytes.
     pub(super) size_bytes: usize,
     pub(super) results: Arc<SendResults>,
-    /// Callbacks, with the place of their message in the batch.
+    /// Index of the first message in the results.
+    pub(super) first_slot: u32,
+    /// Whether the first message has waited for capacity, so that the deadline is not `opened` and a whole send timeout.
+    pub(super) has_own_deadline: bool,
+    pub(super) content: EntryContent,
+    /// Index of the first message.
+    pub(super) index: u64,
+    /// Callbacks, with the index of their message in the results.
     pub(super) callbacks: VecDeque<(u32, SendCallback)>,
     pub(super) opened: Now,
     /// When its messages are overdue: the deadline of the first.
     pub(super) deadline: Option<Instant>,
-    /// Whether the first message has waited for capacity, so that the deadline is not `opened` and a whole send timeout.
-    pub(super) has_own_deadline: bool,
 }
 
 impl OpenBatch {
+    /// `results` are followed by the index of the first message in them.
     pub(super) fn new(
         first: u64,
         index: u64,
-        partition: i32,
+        (results, first_slot): (Arc<SendResults>, u32),
         deadline: Option<Instant>,
         has_own_deadline: bool,
         now: Now,
@@ -241,7 +262,8 @@ impl OpenBatch {
             last: first,
             index,
             size_bytes: 0,
-            results: SendResults::for_batch(partition),
+            results,
+            first_slot,
             callbacks: VecDeque::new(),
             opened: now,
             deadline,
@@ -249,7 +271,7 @@ impl OpenBatch {
         }
     }
 
-    /// Adds a message, of which it takes what it needs; its place among the others.
+    /// Adds a message, of which it takes what it needs; its index in the results.
     #[inline(always)]
     pub(super) fn join(
         &mut self,
@@ -265,10 +287,10 @@ impl OpenBatch {
         member
     }
 
-    /// What a message changes beside the content; its place among the others.
+    /// What a message changes beside the content; its index in the results.
     #[inline(always)]
     pub(super) fn note(&mut self, message: &Message, size_bytes: usize, callback: Option<SendCallback>) -> u32 {
-        let member = self.content.count();
+        let member = self.first_slot + self.content.count();
         if let Some(callback) = callback {
             self.callbacks.push_back((member, callback));
         }

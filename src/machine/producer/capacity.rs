@@ -208,7 +208,7 @@ impl Producer {
         const WALK_MAX: usize = 64;
         if cfg!(debug_assertions) && self.in_flight.entries().len() <= WALK_MAX {
             let by_key = self.key_batches.iter().flat_map(|batches| batches.iter());
-            let open = self.open_batch.iter().chain(by_key).fold((0, 0), |(messages, bytes), batch| {
+            let open = self.open_batch.as_deref().into_iter().chain(by_key).fold((0, 0), |(messages, bytes), batch| {
                 (messages + batch.content.count() as usize, bytes + batch.size_bytes)
             });
             let pending = self

@@ -71,7 +71,11 @@ impl Interleaved {
     }
 
     /// Gives the batches their records. What is left is empty.
-    pub(super) fn close(&mut self, batches: &mut [OpenBatch], buffers: &mut BufferPool) {
+    pub(super) fn close<'a>(
+        &mut self,
+        batches: impl ExactSizeIterator<Item = &'a mut OpenBatch>,
+        buffers: &mut BufferPool,
+    ) {
         if self.owners.is_empty() {
             return;
         }
@@ -93,7 +97,7 @@ impl Interleaved {
         let records = std::mem::replace(&mut self.records, BytesMut::with_capacity(at));
         let closed = Arc::new(Closed { records, places });
         let mut start = 0;
-        for (batch, end) in batches.iter_mut().zip(ends) {
+        for (batch, end) in batches.zip(ends) {
             if end > start {
                 batch.content.set_own(OwnRecords { closed: closed.clone(), places: start..end }, buffers.take());
             }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use super::batch::OpenBatch;
 use super::interleaved::Interleaved;
+use super::results::SendSlots;
 use super::send_deadline::SendDeadline;
 use super::{Message, PendingSend, Producer, SendCallback};
 use crate::hash::murmur3_32;
@@ -41,11 +42,14 @@ impl<'a> BatchKey<'a> {
     }
 }
 
+/// Begins with a line of the cache, of which an [`OpenBatch`] makes use.
+#[repr(align(64))]
+struct Aligned(OpenBatch);
+
 /// The batches that take more messages, by key.
-#[derive(Default)]
 pub(super) struct KeyBatches {
     /// In the order in which they were opened.
-    batches: Vec<OpenBatch>,
+    batches: Vec<Aligned>,
     /// The records of all.
     interleaved: Interleaved,
     /// Place of a batch by the hash of its key. Of two keys with the same hash one has a batch at a time, so that keys that
@@ -53,17 +57,28 @@ pub(super) struct KeyBatches {
     places: IdMap<u64, usize>,
     /// Empty, for its capacity: last sequence id and place of each batch, in the order in which they are closed.
     order: Vec<(u64, usize)>,
+    slots: SendSlots,
 }
 
 impl KeyBatches {
+    pub(super) fn new(partition: i32) -> Self {
+        Self {
+            batches: Vec::new(),
+            interleaved: Interleaved::default(),
+            places: IdMap::default(),
+            order: Vec::new(),
+            slots: SendSlots::for_key_batches(partition),
+        }
+    }
+
     /// The one that was opened first, which is due first.
     #[inline]
     pub(super) fn first(&self) -> Option<&OpenBatch> {
-        self.batches.first()
+        self.batches.first().map(|Aligned(batch)| batch)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &OpenBatch> {
-        self.batches.iter()
+        self.batches.iter().map(|Aligned(batch)| batch)
     }
 }
 
@@ -87,6 +102,11 @@ enum Place {
 
 fn key_of(message: &Message) -> BatchKey<'_> {
     if mutation!(OneBatchForAllKeys) { BatchKey::None } else { message.batch_key() }
+}
+
+/// With key-based batching there are some.
+fn open(batches: &mut Option<Box<KeyBatches>>) -> &mut KeyBatches {
+    batches.as_deref_mut().expect("batches are made by key")
 }
 
 fn hash(key: BatchKey<'_>) -> u64 {
@@ -136,8 +156,8 @@ impl Producer {
             }
         };
         let is_numbered = self.sealing.is_ready();
-        let KeyBatches { batches, interleaved, .. } = &mut **self.key_batches.get_or_insert_default();
-        let batch = &mut batches[place];
+        let KeyBatches { batches, interleaved, .. } = open(&mut self.key_batches);
+        let Aligned(batch) = &mut batches[place];
         if is_numbered {
             let (id, _) = self.sequence_ids.assign(None);
             message.set_sequence_id(id);
@@ -169,10 +189,10 @@ impl Producer {
     fn place_of(&self, hash: u64, message: &Message, size_bytes: usize, deadline: SendDeadline) -> Place {
         let Some(KeyBatches { batches, places, .. }) = self.key_batches.as_deref() else { return Place::Opens };
         let Some(&place) = places.get(&hash) else {
-            let opens = batches.first().is_none_or(|first| first.takes(deadline));
+            let opens = batches.first().is_none_or(|Aligned(first)| first.takes(deadline));
             return if opens { Place::Opens } else { Place::OpensAlone };
         };
-        let batch = &batches[place];
+        let Aligned(batch) = &batches[place];
         if has_key(batch, key_of(message)) && batch.takes(deadline) && self.fits(batch, message, size_bytes) {
             Place::Joins(place)
         } else {
@@ -191,31 +211,33 @@ impl Producer {
             }
         };
         let index = self.sequence_ids.accepted_messages();
-        let batch = OpenBatch::new(0, index, self.partition, at, is_own, opened);
         // The owner is to send it, or to note when.
         self.dirty = true;
-        let KeyBatches { batches, places, .. } = &mut **self.key_batches.get_or_insert_default();
+        let KeyBatches { batches, places, slots, .. } = open(&mut self.key_batches);
+        let batch = OpenBatch::new(0, index, slots.take_batch(), at, is_own, opened);
         places.insert(hash, batches.len());
-        batches.push(batch);
+        batches.push(Aligned(batch));
         batches.len() - 1
     }
 
     /// Closes the batches of all keys. Those of a producer that is not attached for the first time yet are numbered then.
     #[cold]
     pub(super) fn close_key_batches(&mut self) {
-        let Some(KeyBatches { batches, interleaved, places, order }) = self.key_batches.as_deref_mut() else { return };
-        interleaved.close(batches, &mut self.sealing.buffers);
+        let Some(KeyBatches { batches, interleaved, places, order, .. }) = self.key_batches.as_deref_mut() else {
+            return;
+        };
+        interleaved.close(batches.iter_mut().map(|Aligned(batch)| batch), &mut self.sealing.buffers);
         let (mut batches, mut order) = (std::mem::take(batches), std::mem::take(order));
         places.clear();
-        let mut index = batches.first().map_or(0, |first| first.index);
+        let mut index = batches.first().map_or(0, |Aligned(first)| first.index);
         // Those that are not numbered stay in the order in which they were opened. Sorted are numbers, and not batches, because
         // these are large.
-        order.extend(batches.iter().enumerate().map(|(place, batch)| (batch.last, place)));
+        order.extend(batches.iter().enumerate().map(|(place, Aligned(batch))| (batch.last, place)));
         if !mutation!(KeyBatchesAsOpened) {
             order.sort_unstable();
         }
         for (_, place) in order.drain(..) {
-            let batch = &mut batches[place];
+            let Aligned(batch) = &mut batches[place];
             (batch.index, index) = (index, index + u64::from(batch.content.count()));
             self.push_batch(batch);
         }

@@ -119,32 +119,34 @@ use stats::SendCounters;
 const OPEN_MAX: Duration = Duration::from_millis(100);
 
 /// A producer of one topic, or one partition.
+///
+/// What a message reads and writes stands first: of a thousand producers, that of the next message is in no cache.
+#[repr(C)]
 pub struct Producer {
-    id: ProducerId,
-    topic: Arc<str>,
-    /// -1 for a topic that is not partitioned.
-    partition: i32,
     config: Arc<ProducerConfig>,
+    /// The batch that takes more messages; apart, as a producer without work has none.
+    open_batch: Option<Box<OpenBatch>>,
+    /// With key-based batching, instead of `open_batch`: one for each key.
+    key_batches: Option<Box<KeyBatches>>,
     /// Whether the owner has something to do since it last looked: bytes to write, a frame to seal, an earlier
     /// deadline, an end to notice.
     dirty: bool,
-
-    attach: ProducerAttach,
-    attach_status: AttachStatus,
-    lifecycle: Lifecycle,
+    /// -1 for a topic that is not partitioned.
+    partition: i32,
     sequence_ids: SequenceIds,
     capacity: Capacity,
-    /// The batch that takes more messages.
-    open_batch: Option<OpenBatch>,
-    /// With key-based batching, instead of `open_batch`: one for each key.
-    key_batches: Option<Box<KeyBatches>>,
-    send_slots: SendSlots,
+    lifecycle: Lifecycle,
     sealing: Sealing,
+    send_slots: SendSlots,
     in_flight: InFlight,
-    receipts: ReceiptCounters,
     counters: SendCounters,
+    receipts: ReceiptCounters,
     overdue: OverdueWatch,
     flushes: Flushes,
+    attach: ProducerAttach,
+    attach_status: AttachStatus,
+    id: ProducerId,
+    topic: Arc<str>,
 }
 
 impl Producer {
@@ -169,8 +171,8 @@ impl Producer {
             sequence_ids: SequenceIds::default(),
             capacity: Capacity::new(config.max_pending_messages, config.max_pending_bytes),
             open_batch: None,
-            key_batches: config.batches_by_key().then(Box::default),
-            send_slots: SendSlots::new(partition),
+            key_batches: config.batches_by_key().then(|| Box::new(KeyBatches::new(partition))),
+            send_slots: SendSlots::for_sends(partition),
             sealing: Sealing::new(PayloadLimits::new(&config, None)),
             in_flight: InFlight::default(),
             receipts: ReceiptCounters::default(),
@@ -226,7 +228,7 @@ impl Producer {
     /// The batch that was opened first, of those that take more messages.
     #[inline]
     fn oldest_batch(&self) -> Option<&OpenBatch> {
-        self.open_batch.as_ref().or_else(|| self.key_batches.as_ref()?.first())
+        self.open_batch.as_deref().or_else(|| self.key_batches.as_ref()?.first())
     }
 
     /// Whether nothing that was accepted is unsettled.

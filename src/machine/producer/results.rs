@@ -1,8 +1,8 @@
 //! Results of sends, as the senders await them.
 //!
 //! A batch has one result for all its messages. Sends outside batches share one allocation among `SEND_SLOTS`, each
-//! with a slot, that is a result of its own. That a send is stored, and where, is read without a lock. Nothing here
-//! depends on frames.
+//! with a slot, that is a result of its own; the batches of several keys share one among [`KEY_BATCH_SLOTS`]. That a send
+//! is stored, and where, is read without a lock. Nothing here depends on frames.
 
 use std::fmt;
 use std::future::Future;
@@ -18,8 +18,12 @@ use crate::machine::Deferred;
 /// How many sends outside batches share one allocation.
 pub(crate) const SEND_SLOTS: u32 = 64;
 
-/// Stands for several members of a batch in the list of wakers. No send has this index.
-const ANY_MEMBER: u32 = u32::MAX;
+/// How many batches of different keys share one allocation: a message of another key each time finds the counter of its
+/// results in the cache. More would make the list of those who wait long.
+const KEY_BATCH_SLOTS: u32 = 8;
+
+/// The bits of an index that number the members of a batch, where several batches have a slot each.
+const KEY_BATCH_MEMBER_BITS: u32 = u32::BITS - KEY_BATCH_SLOTS.ilog2();
 
 /// Where the broker stored an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,17 +149,29 @@ impl<T> SmallList<T> {
         self.others.last_mut().or(self.first.as_mut())
     }
 
-    /// Takes an element out that `is_wanted`.
-    fn take(&mut self, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
-        if self.first.as_ref().is_some_and(&is_wanted) {
-            return self.first.take();
+    /// Takes all elements out that are wanted.
+    fn take_each(&mut self, is_wanted: impl Fn(&T) -> bool, mut take: impl FnMut(T)) {
+        if let Some(first) = self.first.take_if(|first| is_wanted(first)) {
+            take(first);
         }
-        let at = self.others.iter().position(is_wanted)?;
-        Some(self.others.swap_remove(at))
+        let mut at = 0;
+        while let Some(other) = self.others.get(at) {
+            if is_wanted(other) {
+                take(self.others.swap_remove(at));
+            } else {
+                at += 1;
+            }
+        }
     }
 }
 
-/// The results of several sends: one for all of them (a batch), or one each.
+/// The results of several sends. The index of a send says which it has:
+///
+/// | results | index | slot |
+/// | --- | --- | --- |
+/// | of a batch | its member | one for all |
+/// | of sends outside batches | | the index |
+/// | of batches of several keys | the slot, and behind it [`KEY_BATCH_MEMBER_BITS`] bits for the member | one for each batch |
 ///
 /// A leaf in the order of locks: its lock is taken under an endpoint's, and no lock is taken under it.
 ///
@@ -163,37 +179,40 @@ impl<T> SmallList<T> {
 /// through memory shows in the cost of a message.
 pub(crate) struct SendResults {
     partition: i32,
+    /// How many bits of an index number the members of a batch.
+    member_bits: u32,
     slow: Mutex<SlowState>,
     first: ResultCell,
-    /// None of a batch, else [`SEND_SLOTS`] less one.
     others: Box<[ResultCell]>,
 }
 
 impl SendResults {
     /// One result for all messages of a batch.
     pub(crate) fn for_batch(partition: i32) -> Arc<Self> {
-        Self::new(partition, 0)
+        Self::new(partition, u32::BITS, 1)
     }
 
-    /// A result each for up to [`SEND_SLOTS`] sends.
-    pub(crate) fn for_sends(partition: i32) -> Arc<Self> {
-        Self::new(partition, SEND_SLOTS - 1)
-    }
-
-    fn new(partition: i32, others: u32) -> Arc<Self> {
-        let others = (0..others).map(|_| ResultCell::new()).collect();
-        Arc::new(Self { partition, slow: Mutex::default(), first: ResultCell::new(), others })
-    }
-
-    #[inline]
-    fn is_shared(&self) -> bool {
-        self.others.is_empty()
+    fn new(partition: i32, member_bits: u32, slots: u32) -> Arc<Self> {
+        let others = (1..slots).map(|_| ResultCell::new()).collect();
+        Arc::new(Self { partition, member_bits, slow: Mutex::default(), first: ResultCell::new(), others })
     }
 
     /// The slot of the send at `index`.
     #[inline]
     fn slot(&self, index: u32) -> u32 {
-        if self.is_shared() { 0 } else { index }
+        // Not longer than the index, whose bits may all number members.
+        (u64::from(index) >> self.member_bits) as u32
+    }
+
+    /// The index that stands for several members of the batch of `index` in the list of wakers. No send has it.
+    fn any_member(&self, index: u32) -> u32 {
+        index | self.member_mask()
+    }
+
+    #[inline]
+    fn member_mask(&self) -> u32 {
+        // As above.
+        ((1_u64 << self.member_bits) - 1) as u32
     }
 
     #[inline]
@@ -245,10 +264,8 @@ impl SendResults {
 
     /// Defers waking the tasks that wait for what is settled by now.
     pub(crate) fn wake(&self, deferred: &mut Deferred) {
-        let mut slow = self.slow();
-        while let Some((_, waker)) = slow.wakers.take(|(waits_for, _)| self.cell(*waits_for).is_settled()) {
-            deferred.wake(waker);
-        }
+        let is_settled = |(waits_for, _): &(u32, Waker)| self.cell(*waits_for).is_settled();
+        self.slow().wakers.take_each(is_settled, |(_, waker)| deferred.wake(waker));
     }
 
     #[inline]
@@ -288,7 +305,7 @@ impl SendResults {
         let mut at = MessagePosition::new(stored.ledger_id, stored.entry_id);
         at.partition = self.partition;
         if stored.batch_size > 0 {
-            at.batch_index = i32::try_from(index).unwrap_or(i32::MAX);
+            at.batch_index = i32::try_from(index & self.member_mask()).unwrap_or(i32::MAX);
             at.batch_size = i32::try_from(stored.batch_size).unwrap_or(i32::MAX);
         }
         MessageId::from_position(at)
@@ -313,12 +330,12 @@ impl SendResults {
             drop(slow);
             return false;
         }
-        let is_shared = self.is_shared();
+        let is_same = |(last, task): &&mut (u32, Waker)| self.slot(*last) == self.slot(index) && task.will_wake(waker);
         let wakers = &mut slow.wakers;
         let replaced = if let Some((_, old)) = wakers.iter_mut().find(|(waits_for, _)| *waits_for == index) {
             Some(if old.will_wake(waker) { new } else { std::mem::replace(old, new) })
-        } else if let Some((waits_for, _)) = wakers.last_mut().filter(|(_, last)| is_shared && last.will_wake(waker)) {
-            *waits_for = ANY_MEMBER;
+        } else if let Some((waits_for, _)) = wakers.last_mut().filter(|last| is_same(last)) {
+            *waits_for = self.any_member(index);
             Some(new)
         } else {
             wakers.push((index, new));
@@ -383,17 +400,26 @@ impl fmt::Debug for PendingSend {
     }
 }
 
-/// Results of sends outside batches: gives out one slot after the other, and allocates for [`SEND_SLOTS`] together.
+/// Results that several sends or batches share: gives out one slot after the other, and allocates for all of them together.
 #[derive(Debug)]
 pub(crate) struct SendSlots {
     partition: i32,
-    results: Option<Arc<SendResults>>,
+    /// Of the results, as there.
+    member_bits: u32,
+    slots: u32,
     free: u32,
+    results: Option<Arc<SendResults>>,
 }
 
 impl SendSlots {
-    pub(crate) fn new(partition: i32) -> Self {
-        Self { partition, results: None, free: 0 }
+    /// Of sends outside batches.
+    pub(crate) fn for_sends(partition: i32) -> Self {
+        Self { partition, member_bits: 0, slots: SEND_SLOTS, free: 0, results: None }
+    }
+
+    /// Of batches of different keys.
+    pub(crate) fn for_key_batches(partition: i32) -> Self {
+        Self { partition, member_bits: KEY_BATCH_MEMBER_BITS, slots: KEY_BATCH_SLOTS, free: 0, results: None }
     }
 
     /// Whether no slot of the present results is free.
@@ -405,18 +431,26 @@ impl SendSlots {
     /// Results of which a slot is free.
     pub(crate) fn results(&mut self) -> Arc<SendResults> {
         if self.free == 0 {
-            self.free = SEND_SLOTS;
+            self.free = self.slots;
             self.results = None;
         }
-        self.results.get_or_insert_with(|| SendResults::for_sends(self.partition)).clone()
+        let new = || SendResults::new(self.partition, self.member_bits, self.slots);
+        self.results.get_or_insert_with(new).clone()
     }
 
     /// Takes a slot of [`results`](Self::results), of which one is free.
     #[inline]
     pub(crate) fn take(&mut self) -> u32 {
-        let slot = SEND_SLOTS - self.free;
+        let slot = self.slots - self.free;
         self.free -= 1;
         slot
+    }
+
+    /// Results with a slot for a batch, and the index of its first member.
+    pub(crate) fn take_batch(&mut self) -> (Arc<SendResults>, u32) {
+        let results = self.results();
+        let first = self.take() << self.member_bits;
+        (results, first)
     }
 }
 
@@ -460,8 +494,30 @@ mod tests {
     }
 
     #[test]
+    fn batches_of_several_keys_settle_one_by_one() {
+        let mut slots = SendSlots::for_key_batches(-1);
+        let batches: Vec<_> = (0..=KEY_BATCH_SLOTS).map(|_| slots.take_batch()).collect();
+        assert!(Arc::ptr_eq(&batches[0].0, &batches[7].0) && !Arc::ptr_eq(&batches[0].0, &batches[8].0));
+        let count = Arc::new(Count::default());
+        let members = |(results, first): &(Arc<SendResults>, u32)| {
+            [0, 1].map(|member| PendingSend::new(results.clone(), first + member))
+        };
+        let (mut early, mut late) = (members(&batches[0]), members(&batches[7]));
+        for send in early.iter_mut().chain(&mut late) {
+            assert!(poll(send, &count).is_pending());
+        }
+        let (results, first) = &batches[7];
+        results.settle(*first, Ok(Stored { ledger_id: 7, entry_id: 9, batch_size: 2 }));
+        results.wake(&mut Deferred::new());
+        assert!(count.0.load(Ordering::Relaxed) > 0);
+        assert!(early.iter().all(|send| send.try_result().is_none()));
+        let id = late[1].try_result().and_then(Result::ok).map(|id| (id.entry_id(), id.batch_index(), id.batch_size()));
+        assert_eq!(id, Some((Some(9), Some(1), Some(2))));
+    }
+
+    #[test]
     fn sends_outside_batches_settle_one_by_one() {
-        let results = SendResults::for_sends(-1);
+        let results = SendSlots::for_sends(-1).results();
         let counts = [Arc::new(Count::default()), Arc::new(Count::default())];
         let mut sends = [PendingSend::new(results.clone(), 0), PendingSend::new(results.clone(), 63)];
         for (send, count) in sends.iter_mut().zip(&counts) {
@@ -491,7 +547,7 @@ mod tests {
 
     #[test]
     fn a_send_moved_to_another_task_wakes_that_one() {
-        let results = SendResults::for_sends(-1);
+        let results = SendSlots::for_sends(-1).results();
         let mut send = PendingSend::new(results.clone(), 5);
         let (old, new) = (Arc::new(Count::default()), Arc::new(Count::default()));
         assert!(poll(&mut send, &old).is_pending());

@@ -159,7 +159,7 @@ impl Producer {
     #[inline]
     pub(super) fn push_batch(&mut self, batch: &mut OpenBatch) {
         self.sealing.buffers.learn(batch.content.records_bytes());
-        let mut entry = PendingEntry::new(batch.first, batch.index, batch.size_bytes, 0);
+        let mut entry = PendingEntry::new(batch.first, batch.index, batch.size_bytes, batch.first_slot);
         (entry.last, entry.messages) = (batch.last, batch.content.count());
         // A batch of one goes out as a single message, whose payload may be the application's own.
         let kind = if entry.messages == 1 { GroupKind::Single } else { GroupKind::Batch };
