@@ -504,6 +504,7 @@ mod tests {
         Command::ALL.iter().map(move |&(kind, _)| (kind, default(kind)))
     }
 
+    #[cfg_attr(miri, ignore = "Miri takes minutes to read the compiled schema")]
     #[test]
     fn the_table_is_the_schema() {
         let base = base_command();
