@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, SET_COOKIE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -126,7 +126,7 @@ async fn route(served: &Arc<Served>, request: Request<Incoming>) -> Result<Answe
     }
 }
 
-/// `since` is the number of observations that the page knows.
+/// `since` is what the answer before had as `news`.
 async fn news(served: &Served, source: &Source, query: &Query) -> Value {
     let since = query.number("since");
     if let Some(since) = since {
@@ -206,7 +206,9 @@ fn unescaped(text: &str) -> String {
 
 /// A recording from the page. It is read as it comes, and shown as it is read.
 async fn upload(served: &Arc<Served>, mut body: Incoming) -> Result<Answer, Refused> {
-    let Ok(mut opening) = served.open() else { return Err(Refused(500, "No temporary file can be made.")) };
+    let Ok(mut opening) = served.open(body.size_hint().exact()) else {
+        return Err(Refused(500, "No temporary file can be made."));
+    };
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { break };
         let Ok(bytes) = frame.into_data() else { continue };

@@ -123,6 +123,16 @@ impl WebView {
     pub fn observe(&self, seen: &[Observation]) {
         self.served.tapped.take(seen);
     }
+
+    /// Says on the page how much of a recording was observed, per cent, until that is 100, which it is before the first call.
+    pub fn progress(&self, percent: u8) {
+        self.served.tapped.progress(percent);
+    }
+
+    /// Says on the page why there is no more than there is, such as what is wrong with a recording. The first reason stays.
+    pub fn end(&self, why: impl Into<String>) {
+        self.served.tapped.end(why.into());
+    }
 }
 
 impl Drop for WebView {
@@ -142,10 +152,10 @@ impl Served {
         dropped.unwrap_or_else(|| Arc::clone(&self.tapped))
     }
 
-    /// Begins to read a recording, in place of the one before.
-    fn open(&self) -> io::Result<Opening> {
+    /// Begins to read a recording of `size` bytes, in place of the one before.
+    fn open(&self, size: Option<u64>) -> io::Result<Opening> {
         let source = Arc::new(Source::new()?);
         *self.dropped() = Some(Arc::clone(&source));
-        Ok(Opening::new(source))
+        Ok(Opening::new(source, size))
     }
 }

@@ -1,6 +1,7 @@
 //! Where the observations of a page come from: the live tap, or a recording.
 
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf as _, Bytes};
@@ -14,15 +15,19 @@ use crate::tap::{Inspector, InspectorConfig, Observation};
 /// Pieces of an upload that wait to be read.
 const PIECES: usize = 8;
 
+/// All of a recording, per cent.
+const WHOLE: u8 = 100;
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Source {
     store: Mutex<Store>,
-    /// How many observations were taken; those who ask for news wait for it to change.
+    /// Counts what changes; those who ask for news wait for another number.
     news: watch::Sender<u64>,
     /// Why there is no more than there is.
     ended: Mutex<Option<String>>,
-    is_reading: watch::Sender<bool>,
+    /// How much of a recording was read, per cent; a live tap has nothing to be read.
+    percent: AtomicU8,
 }
 
 impl Source {
@@ -31,7 +36,7 @@ impl Source {
             store: Mutex::new(Store::new()?),
             news: watch::Sender::new(0),
             ended: Mutex::new(None),
-            is_reading: watch::Sender::new(false),
+            percent: AtomicU8::new(WHOLE),
         })
     }
 
@@ -51,28 +56,40 @@ impl Source {
     pub(super) fn take(&self, seen: &[Observation]) {
         let mut store = self.lock();
         seen.iter().for_each(|seen| store.take(seen));
-        let total = store.taken();
         drop(store);
-        self.news.send_replace(total);
+        self.tell_news();
     }
 
-    fn end(&self, why: String) {
+    /// So much of a recording was read, per cent.
+    pub(super) fn progress(&self, percent: u8) {
+        let percent = percent.min(WHOLE);
+        if self.percent.swap(percent, Ordering::Relaxed) != percent {
+            self.tell_news();
+        }
+    }
+
+    /// There is no more than there is, for this reason.
+    pub(super) fn end(&self, why: String) {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.tell_news();
+    }
+
+    fn tell_news(&self) {
+        self.news.send_modify(|news| *news += 1);
     }
 
     pub(super) fn state(&self) -> Value {
-        let store = self.lock();
-        let mut state = store.state();
-        state["taken"] = json!(store.taken());
-        drop(store);
-        state["reading"] = json!(*self.is_reading.borrow());
+        // Before what it counts: what changes meanwhile is news again.
+        let news = *self.news.borrow();
+        let mut state = self.lock().state();
+        state["news"] = json!(news);
+        state["read"] = json!(self.percent.load(Ordering::Relaxed));
         state["ended"] = json!(*self.ended.lock().unwrap_or_else(PoisonError::into_inner));
         state
     }
 
     /// Reads a recording to its end, or to what cannot be read.
     pub(super) fn read(&self, recording: impl Read) {
-        self.is_reading.send_replace(true);
         let mut inspector = Inspector::new(InspectorConfig { keep_frames: true, ..InspectorConfig::default() });
         let mut seen = Vec::new();
         for segment in SegmentReader::new(recording) {
@@ -86,27 +103,37 @@ impl Source {
             self.take(&seen);
             seen.clear();
         }
-        self.is_reading.send_replace(false);
-        self.news.send_modify(|news| *news = news.wrapping_add(1 << 53));
+        self.progress(WHOLE);
     }
 }
 
 /// A recording that comes in pieces, read by a thread of its own.
 pub(super) struct Opening {
+    source: Arc<Source>,
+    /// Bytes that it has, where the browser says that, and those that came.
+    size: Option<u64>,
+    came: u64,
     pieces: mpsc::Sender<Bytes>,
     reader: tokio::task::JoinHandle<()>,
 }
 
 impl Opening {
-    pub(super) fn new(source: Arc<Source>) -> Self {
+    pub(super) fn new(source: Arc<Source>, size: Option<u64>) -> Self {
         let (pieces, waiting) = mpsc::channel(PIECES);
-        let reader = tokio::task::spawn_blocking(move || source.read(Pieces { waiting, piece: Bytes::new() }));
-        Self { pieces, reader }
+        source.progress(0);
+        let read = Arc::clone(&source);
+        let reader = tokio::task::spawn_blocking(move || read.read(Pieces { waiting, piece: Bytes::new() }));
+        Self { source, size, came: 0, pieces, reader }
     }
 
     /// Hands over a piece; `false` where nobody reads on.
     pub(super) async fn push(&mut self, piece: Bytes) -> bool {
-        self.pieces.send(piece).await.is_ok()
+        self.came += piece.len() as u64;
+        let is_read = self.pieces.send(piece).await.is_ok();
+        if let Some(size) = self.size.filter(|_| is_read) {
+            self.source.progress(percent_so_far(self.came, size));
+        }
+        is_read
     }
 
     /// Waits until all is read.
@@ -114,6 +141,11 @@ impl Opening {
         drop(self.pieces);
         let _ = self.reader.await;
     }
+}
+
+/// Less than all: that is what the end says.
+fn percent_so_far(came: u64, size: u64) -> u8 {
+    (u128::from(came) * u128::from(WHOLE) / u128::from(size.max(1))).min(u128::from(WHOLE - 1)) as u8
 }
 
 struct Pieces {

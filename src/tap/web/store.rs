@@ -93,11 +93,6 @@ impl Store {
         self.entries.len()
     }
 
-    /// What was taken so far, left out or not.
-    pub(super) fn taken(&self) -> u64 {
-        u64::from(self.len()) + self.left_out
-    }
-
     /// Takes what comes next. Once something cannot be kept, nothing more is, so that numbers and times have no holes; what was kept
     /// stays.
     pub(super) fn take(&mut self, seen: &Observation) {

@@ -1,5 +1,6 @@
 //! Frames, and what the page is told of them.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -8,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::WebView;
+use super::source::{Opening, Source};
 use super::store::Store;
 use super::view::Page;
 use crate::capture::Direction::{self, ToBroker, ToClient};
@@ -339,4 +341,23 @@ fn on_a_full_disk_what_was_kept_stays_and_the_rest_is_counted() {
         assert_eq!(last["n"], kept - 1);
         assert_eq!(rows(&mut store, &Page { fold: false, ..page("connect") })[0]["command"], "CONNECT");
     }
+}
+
+#[tokio::test]
+async fn news_is_what_has_changed_and_nothing_once_all_is_read() {
+    let source = Arc::new(Source::new().expect("temporary files"));
+    let told = || source.state()["news"].as_u64();
+    let mut known = told();
+    let mut opening = Opening::new(Arc::clone(&source), Some(8));
+    for (piece, percent) in [("", 0), ("not ", 50), ("one.", 99)] {
+        assert!(opening.push(Bytes::from_static(piece.as_bytes())).await);
+        assert_eq!(source.state()["read"], percent);
+        assert_ne!(std::mem::replace(&mut known, told()), told());
+    }
+    opening.end().await;
+    let state = source.state();
+    assert_eq!(state["read"], 100);
+    assert!(state["ended"].is_string(), "{state}");
+    // Who has this answer waits for the next change.
+    assert_eq!(Some(*source.news().borrow()), state["news"].as_u64());
 }

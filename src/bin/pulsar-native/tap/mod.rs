@@ -96,10 +96,9 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
     let seen = page.clone();
     let compare = arguments.compare;
     let replayed = tokio::task::spawn_blocking(move || replay::run(&file, output, seen.as_deref(), compare)).await?;
-    if page.is_none() {
-        return replayed;
-    }
+    let Some(page) = page else { return replayed };
     if let Err(error) = replayed {
+        page.end(error.to_string());
         crate::output::note(error);
     }
     interrupted.await

@@ -1,7 +1,8 @@
 //! A file, as if it were seen live; and what the embedded broker would have answered.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use pulsar_native::capture::SegmentReader;
@@ -14,7 +15,8 @@ use crate::{CliResult, output};
 pub(super) fn run(path: &Path, mut shown: Output, page: Option<&WebView>, compare: bool) -> CliResult {
     let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let file = File::open(path).map_err(|error| wrong(&error))?;
-    let mut segments = SegmentReader::new(BufReader::new(file));
+    let (size, count) = (file.metadata().map_or(0, |metadata| metadata.len()), Cell::new(0));
+    let mut segments = SegmentReader::new(BufReader::new(Counted { file, count: &count }));
     let mut config = shown.inspector_config();
     let mut replay = compare.then(Replay::new);
     config.keep_frames |= replay.is_some();
@@ -23,6 +25,7 @@ pub(super) fn run(path: &Path, mut shown: Output, page: Option<&WebView>, compar
         inspector.inspect(&segment.map_err(|error| wrong(&error))?, &mut seen);
         if let Some(page) = page {
             page.observe(&seen);
+            page.progress(percent_so_far(count.get(), size));
         }
         for seen in seen.drain(..) {
             if let Some(line) = shown.line(&seen) {
@@ -34,6 +37,9 @@ pub(super) fn run(path: &Path, mut shown: Output, page: Option<&WebView>, compar
             }
         }
     }
+    if let Some(page) = page {
+        page.progress(100);
+    }
     let summary = replay.map(|replay| replay.finish(&mut differences));
     print(&shown, &mut differences)?;
     if matches!(segments.comment(), Some(MASKED | PAYLOADS_MASKED)) {
@@ -44,6 +50,25 @@ pub(super) fn run(path: &Path, mut shown: Output, page: Option<&WebView>, compar
         output::note(summary);
     }
     Ok(())
+}
+
+/// Counts what was read.
+struct Counted<'a> {
+    file: File,
+    count: &'a Cell<u64>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(out)?;
+        self.count.set(self.count.get() + read as u64);
+        Ok(read)
+    }
+}
+
+/// Less than all: the last frames are observed behind the last bytes.
+fn percent_so_far(read: u64, size: u64) -> u8 {
+    (read.saturating_mul(100) / size.max(1)).min(99) as u8
 }
 
 fn print(shown: &Output, differences: &mut Vec<ReplayDifference>) -> CliResult {

@@ -16,7 +16,7 @@ const LEDGERS_PAUSE = 1000;
 const TYPING_PAUSE = 150;
 
 const panel = byId("panel");
-let state = { total: 0, connections: [], last: 0, errors: 0 };
+let state = { total: 0, connections: [], last: 0, errors: 0, read: 100 };
 let ledgersAt = 0;
 let laterTime;
 let drawnTab = "";
@@ -31,7 +31,7 @@ async function watch() {
     const { signal } = asking;
     try {
       const news = await server.news(view.source, since, signal);
-      since = news.taken;
+      since = news.news;
       document.body.classList.remove("is-lost");
       await take(news);
     } catch (error) {
@@ -54,7 +54,7 @@ async function take(news) {
 
 function showStatus() {
   const parts = [plural(state.total, "observation"), plural(state.connections.length, "connection")];
-  if (state.reading) parts.push("reading…");
+  if (state.read < 100) parts.push(`reading, ${state.read} %`);
   if (searched !== null) parts.push(`searching, ${Math.floor(searched * 100)} %`);
   if (state.full) parts.push(`${plural(state.left_out, "more", "more")} not kept: ${state.full}`);
   if (state.ended) parts.push(state.ended);
@@ -64,7 +64,7 @@ function showStatus() {
   byId("empty").textContent =
     view.words || view.errors || view.span
       ? searched === null ? "Nothing that the filter shows." : "Searching…"
-      : state.reading
+      : state.read < 100
         ? "Reading…"
         : "Nothing yet. Point a client at the tap, or drop a recording (pcap, pcapng) here.";
 }
