@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { server } from "./server.js";
 import { look, view } from "./state.js";
-import { LEDGER_WORDS, clean, plural, shortTopic, took } from "./words.js";
+import { LEDGER_WORDS, clean, grouped, plural, shortTopic, took } from "./words.js";
 
 /** The units of a chart. */
 const [WIDTH, HEIGHT] = [240, 40];
@@ -81,7 +81,7 @@ function line(of, at) {
   }
   if (path) path += `H${WIDTH}`;
   const last = known.at(-1)?.last ?? 0;
-  const text = (value) => (of.unit === "µs" ? took(value) : value.toLocaleString("en"));
+  const text = (value) => (of.unit === "µs" ? took(value) : grouped(value));
   const figures = `last ${text(last)}, most ${text(most === 1 && !last ? Math.max(0, ...known.map((point) => point.most)) : most)}`;
   return h(
     "figure",

@@ -1,7 +1,7 @@
 // One row of the diagram.
 
 import { h } from "./dom.js";
-import { aside, clean, clock, family, plural, sentence, took } from "./words.js";
+import { aside, clean, clock, family, grouped, plural, sentence, took } from "./words.js";
 
 /** An arrow that is shorter has no room for its text, per cent of the width. */
 const SHORT = 45;
@@ -27,7 +27,7 @@ function put(element, client, broker) {
 function lanesOf(record, places) {
   if (record.event === "frame") return arrow(record, places, record.command);
   if (record.event === "run") {
-    const parts = record.parts.slice(0, 3).map((part) => `${part.up ? "→" : "←"} ${part.command} ×${part.count.toLocaleString("en")}`);
+    const parts = record.parts.slice(0, 3).map((part) => `${part.up ? "→" : "←"} ${part.command} ×${grouped(part.count)}`);
     const more = record.parts.length > 3 ? ` +${record.parts.length - 3}` : "";
     return h("span.fold", {}, parts.join("  ") + more);
   }

@@ -5,6 +5,11 @@ const DEFAULTS = { source: null, words: "", errors: false, fold: true, span: nul
 export const view = { ...DEFAULTS };
 const listeners = [];
 
+/** How long a change waits to be in the link, but for steps that Back undoes, milliseconds. Browsers refuse more than one or two
+ * hundred changes in half a minute, and a key that is held down would make more. */
+const NOTE_PAUSE = 300;
+let noting = null;
+
 /** `listener(changed)` is called with the names of what has changed. */
 export const onView = (listener) => listeners.push(listener);
 
@@ -12,10 +17,18 @@ export const onView = (listener) => listeners.push(listener);
 export function look(changes) {
   const changed = new Set(Object.keys(changes).filter((name) => !isSame(view[name], changes[name])));
   if (!changed.size) return;
-  Object.assign(view, changes);
   const isStep = changed.has("words") || changed.has("errors") || changed.has("span") || changed.has("source");
-  history[isStep ? "pushState" : "replaceState"](null, "", `/${fragment()}`);
+  if (isStep && noting) note();
+  Object.assign(view, changes);
+  if (isStep) history.pushState(null, "", `/${fragment()}`);
+  else noting ??= setTimeout(note, NOTE_PAUSE);
   listeners.forEach((listener) => listener(changed));
+}
+
+function note() {
+  clearTimeout(noting);
+  noting = null;
+  history.replaceState(null, "", `/${fragment()}`);
 }
 
 const isSame = (a, b) => JSON.stringify(a) === JSON.stringify(b);
@@ -56,6 +69,8 @@ export function start() {
   Object.assign(view, read());
   history.replaceState(null, "", `/${fragment()}`);
   addEventListener("popstate", () => {
+    clearTimeout(noting);
+    noting = null;
     const before = { ...view };
     Object.assign(view, read());
     const changed = new Set(Object.keys(view).filter((name) => !isSame(before[name], view[name])));
