@@ -55,7 +55,7 @@ export function drawTimeline(section, at) {
   const description = `${plural(sum, "observation")} in ${took(axis)}, ${plural(failed, "error")}. Drag to choose a span.`;
   const svg = chart("timeline", description, bars(frames, most, "bar"), bars(errors, most, "bad"), cursor(at));
   const [unit, name] = axis < 1e6 ? [1e3, "ms"] : [1e6, "s"];
-  const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => h("span", {}, `${((axis * part) / unit).toFixed(axis < 20 * unit ? 1 : 0)} ${name}`));
+  const ticks = (sum ? [0, 0.25, 0.5, 0.75, 1] : []).map((part) => h("span", {}, `${((axis * part) / unit).toFixed(axis < 20 * unit ? 1 : 0)} ${name}`));
   section.replaceChildren(svg, h("div.ticks", { "aria-hidden": "true" }, ticks));
 }
 

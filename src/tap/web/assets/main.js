@@ -61,12 +61,16 @@ function showStatus() {
   const errors = h("b", { class: state.errors ? "bad" : "good" }, state.errors ? plural(state.errors, "error") : "no errors");
   byId("status").replaceChildren(`${parts.join(" · ")} · `, errors);
   byId("title").textContent = view.source === "dropped" ? "a recording from this page" : state.title ?? "";
-  byId("empty").textContent =
-    view.words || view.errors || view.span
-      ? searched === null ? "Nothing that the filter shows." : "Searching…"
-      : state.read < 100
-        ? "Reading…"
-        : "Nothing yet. Point a client at the tap, or drop a recording (pcap, pcapng) here.";
+  byId("empty").textContent = emptyText();
+}
+
+/** What stands where there are no rows. */
+function emptyText() {
+  if (view.words || view.errors || view.span) return searched === null ? "Nothing fits the filter. Esc takes it back." : "Searching…";
+  if (state.read < 100) return "Reading…";
+  if (state.ended) return state.ended;
+  const [, url] = /^(pulsar\S*) to /.exec(state.title ?? "") ?? [];
+  return `Nothing yet. Point a client at the tap${url ? `: its service URL is ${url}` : ""}. Or drop a recording (pcap, pcapng) here.`;
 }
 
 async function showTime() {

@@ -56,15 +56,21 @@ const times = (record) => (record.messages > 1 ? `${record.messages} messages in
 /** The reason of the other one: a receipt, or what a repeat goes back to. */
 const receipt = (record) => (record.after === undefined ? "no receipt yet" : `its receipt is ${number(record.after)}`);
 
+/** Who a side is: its name before all else. */
+const introduced = (record) =>
+  (record.detail ?? "")
+    .replace(/^version (\d+) (?:client|server) (.+?)(?= (?:authentication|max_message_size|to) |$)/, "$2, protocol version $1")
+    .replace(/ (authentication|max_message_size|to) /g, ", $1 ");
+
 /** Which request it was. */
 const answer = (record) =>
   record.answers ? `answers ${record.before ? number(record.before.n) : record.answers.command}` : "";
 
 const SENTENCES = {
-  CONNECT: (r) => `opens the connection · ${r.detail ?? ""}`,
-  CONNECTED: (r) => `the connection stands · ${r.detail ?? ""}`,
+  CONNECT: (r) => `opens the connection · ${introduced(r)}`,
+  CONNECTED: (r) => `the connection stands · ${introduced(r)}`,
   LOOKUP: (r) => `which broker serves ${shortTopic(r.topic ?? "?")}?`,
-  LOOKUP_RESPONSE: (r) => (r.detail ?? "").replace(/^to /, / redirect/.test(r.detail) ? "ask another broker: " : "served by "),
+  LOOKUP_RESPONSE: (r) => (r.detail ?? "").replace(/^to /, / redirect/.test(r.detail) ? "ask another broker: " : "served by ").replace(" authoritative", ""),
   PARTITIONED_METADATA: (r) => `how many partitions has ${shortTopic(r.topic ?? "?")}?`,
   PARTITIONED_METADATA_RESPONSE: (r) => (/partitions 0$/.test(r.detail ?? "") ? "it has none: one plain topic" : r.detail ?? ""),
   PRODUCER: (r) => `wants to send to ${shortTopic(r.topic ?? "?")} as ${r.endpoint}`,
