@@ -11,6 +11,7 @@ import assert from "node:assert/strict";
 
 import { Browser, until } from "./browser.mjs";
 import { writeCapture } from "./capture.mjs";
+import { checkKeys, checkReading, watchKeys } from "./recordings.mjs";
 
 const [binary, quickstart, chromium, filter = ""] = process.argv.slice(2);
 const folder = mkdtempSync(join(tmpdir(), "web-test-"));
@@ -18,7 +19,8 @@ const started = [];
 
 /** Half of the frames of the large capture: SENDs. */
 const SENDS = 500_000;
-const INPUT_TO_PAINT_MS = 100;
+/** Of the recording of small messages, unless WEB_TEST_RECORDING names one. */
+const [SMALL_SENDS, SMALL_BYTES] = [25_000, 100];
 const MEMORY_KB_MAX = 300 * 1024;
 const MARKUP = "<img src=x onerror=document.title='run'>";
 
@@ -418,13 +420,7 @@ const tests = {
     writeCapture(path, SENDS);
     const { root } = await page.send("DOM.getDocument");
     const { nodeId } = await page.send("DOM.querySelector", { nodeId: root.nodeId, selector: "#file" });
-    await page.run(() => {
-      window.slow = [];
-      window.pressed = 0;
-      addEventListener("keydown", () => (window.pressed += 1), true);
-      const note = (entry) => entry.name === "keydown" && window.slow.push(Math.round(entry.duration));
-      new PerformanceObserver((list) => list.getEntries().forEach(note)).observe({ type: "event", durationThreshold: 16 });
-    });
+    await watchKeys(page);
     const began = Date.now();
     await page.send("DOM.setFileInputFiles", { nodeId, files: [path] });
     // It is read while the page is used.
@@ -450,16 +446,29 @@ const tests = {
     await page.press("Escape");
     await page.press("Escape");
     await page.press("]");
-    // From a key to the picture that it makes, as the browser measures it. Of a machine that is busy with other things a few
-    // say nothing about the page.
-    const { slow, pressed } = await page.run(() => ({ slow: window.slow.sort((a, b) => b - a), pressed: window.pressed }));
-    const usual = slow[Math.floor(pressed / 10)] ?? 16;
-    console.log(`     input to paint: ${usual} ms or less for 9 of 10 keys, ${slow[0] ?? 16} ms at most, of ${pressed} keys`);
-    assert.ok(pressed > 30 && usual < INPUT_TO_PAINT_MS, String(slow.slice(0, 8)));
+    await checkKeys(page, "input to paint", 30);
     const memory = Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${tap.child.pid}/status`, "utf8"))[1]);
     console.log(`     memory of the tap: ${Math.round(memory / 1024)} MiB at most`);
     assert.ok(memory < MEMORY_KB_MAX);
     assert.equal(await page.run(() => document.title), "Pulsar tap");
+  },
+
+  async "a recording is read within bounds, from the command line and dropped"() {
+    const path = process.env.WEB_TEST_RECORDING ?? join(folder, "small.pcap");
+    if (!process.env.WEB_TEST_RECORDING) writeCapture(path, SMALL_SENDS, SMALL_BYTES);
+    for (const isDropped of [false, true]) {
+      const source = isDropped ? ["--listen", "127.0.0.1:0", "--to", broker.found[0]] : ["--replay", path];
+      const began = Date.now();
+      const opened = await start(["tap", ...source, "--web", "127.0.0.1:0"], /(http:\S+token=\S+)/, "the tap");
+      const other = await browser.page();
+      await other.look({ width: 1280 });
+      await other.open(opened.found[1]);
+      await checkReading({ page: other, browser, pid: opened.child.pid, path, isDropped, began });
+      assert.deepEqual(other.problems, []);
+      opened.child.kill();
+      await other.close();
+    }
+    await page.front();
   },
 
   async "a recording is shown from the command line"() {
