@@ -357,10 +357,13 @@ const tests = {
     assert.deepEqual(nameless.map((node) => node.role.value), []);
     const roles = new Set(nodes.map((node) => node.role?.value));
     for (const role of ["listbox", "option", "tab", "tabpanel", "searchbox", "status"]) assert.ok(roles.has(role), role);
-    await page.look({ width: 1280 });
-    await page.press("?");
-    await page.until("the help", () => document.querySelector("#help-dialog").open && /acknowledge|follow/i.test(document.querySelector("#help-dialog").textContent));
-    await page.press("Escape");
+    for (const width of [360, 1280]) {
+      await page.look({ width });
+      await page.press("?");
+      await page.until("the help", () => document.querySelector("#help-dialog").open && /acknowledge|follow/i.test(document.querySelector("#help-dialog").textContent));
+      assert.equal(await page.run(() => document.querySelector("#help-dialog").scrollTop), 0, `the help opens at its beginning at ${width} px`);
+      await page.press("Escape");
+    }
   },
 
   async "other sites and foreign hosts get nothing"() {

@@ -82,9 +82,15 @@ function lifeOf(steps, n, go) {
   return h("section.life", { "aria-label": "Life of this message" }, h("h3", {}, `Life of message ${clean(id)}`), h("ol", {}, steps.map(item)));
 }
 
+/** `chapter 6: flow`, of `docs/protocol/06-flow.md#message`. */
+function chapterName(path) {
+  const [, number, name] = /(\d+)-([^/]+)\.md/.exec(path) ?? [];
+  return name ? `chapter ${Number(number)}: ${name.replaceAll("-", " ")}` : "";
+}
+
 function chapter(path) {
   if (!path) return "";
-  return h("p", {}, h("a.chapter", { href: chapterLink(path), target: "_blank" }, "Read about it in the book"), " ", h("small", {}, path.replace("docs/protocol/", "")));
+  return h("p", {}, h("a.chapter", { href: chapterLink(path), target: "_blank" }, "Read about it in the book"), " ", h("small", {}, chapterName(path)));
 }
 
 function bytesAndFields(panel, record, frame, payload, again) {

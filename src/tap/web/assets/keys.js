@@ -4,7 +4,7 @@ import { byId, h } from "./dom.js";
 
 export const KEYS = [
   ["↑ ↓  or  k j", "the row before, the next one"],
-  ["Page Up, Page Down, Home, End", "far"],
+  ["Page Up, Page Down, Home, End", "by a page, to the first row, to the last one"],
   ["Enter", "unfold or fold a run; else to the fields of the frame, where ↑ ↓ go from one to the next"],
   ["r", "to what belongs to it: its answer, its receipt, its cause"],
   ["[  ]", "the error before, the next error"],
@@ -25,9 +25,8 @@ export const KEYS = [
 export function helpDialog() {
   const dialog = byId("help-dialog");
   dialog.replaceChildren(
-    h("h2", { id: "help-title" }, "Keyboard"),
+    h("div.top", {}, h("h2", { id: "help-title" }, "Keyboard"), h("button", { type: "button", onclick: () => dialog.close() }, "Close")),
     h("dl.keys", {}, KEYS.map(([keys, what]) => h("div", {}, h("dt", {}, h("kbd", {}, keys)), h("dd", {}, what)))),
-    h("button", { type: "button", onclick: () => dialog.close() }, "Close"),
   );
   dialog.showModal();
 }

@@ -78,7 +78,7 @@ const SENTENCES = {
   SEND: (r) => `${times(r)} · ${receipt(r)}`,
   SEND_RECEIPT: (r) => `receipt for ${r.before ? number(r.before.n) : "a SEND"}: stored as ${r.id}`,
   SEND_ERROR: (r) => `not stored: sequence id ${r.sequence}`,
-  SUBSCRIBE: (r) => `wants messages of ${shortTopic(r.topic ?? "?")} · ${r.detail ?? ""}`,
+  SUBSCRIBE: subscribing,
   FLOW: (r) => `permits for ${(r.detail ?? "").replace(/^permits /, "")} more messages`,
   MESSAGE: delivery,
   ACK: (r) => `done with ${r.id ?? r.ids?.slice(0, 3).join(", ") ?? "messages"}${/cumulative/.test(r.detail ?? "") ? " and all before it" : ""} for good`,
@@ -100,6 +100,13 @@ const SENTENCES = {
   SEEK: (r) => `continue from ${r.id ?? r.detail}`,
   UNSUBSCRIBE: () => "the subscription is not needed any more",
 };
+
+/** The subscription before the topic, which stands beside it too. */
+function subscribing(record) {
+  const topic = shortTopic(record.topic ?? "?");
+  const [, name, type, rest] = /^subscription (.+) type (\w+)(.*)$/.exec(record.detail ?? "") ?? [];
+  return name ? `subscribes as ${name} (${type}) to ${topic}${rest && ` ·${rest}`}` : `subscribes to ${topic}`;
+}
 
 /** A delivery, and why it is not the first one. */
 function delivery(record) {
