@@ -483,6 +483,13 @@ const tests = {
     await other.open(replay.found[1]);
     await row(/^violation ReceiptWithoutSend: the broker broke a rule/, other);
     assert.match(await other.text("#title"), /few\.pcap/);
+    // One that is damaged: what is whole of it, and where it ends.
+    const cut = join(folder, "cut.pcap");
+    writeFileSync(cut, readFileSync(path).subarray(0, -10));
+    const damaged = await start(["tap", "--replay", cut, "--web", "127.0.0.1:0"], /(http:\S+token=\S+)/, "the replay");
+    await other.open(damaged.found[1]);
+    await other.until("it to say so", () => /^1\d observations.* the capture ends within a packet/.test(document.querySelector("#status").textContent));
+    assert.doesNotMatch(await other.text("#status"), /reading/);
     assert.deepEqual(other.problems, []);
     await other.close();
   },

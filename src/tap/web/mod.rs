@@ -129,7 +129,8 @@ impl WebView {
         self.served.tapped.progress(percent);
     }
 
-    /// Says on the page why there is no more than there is, such as what is wrong with a recording. The first reason stays.
+    /// Says on the page why there is no more than there is, such as what is wrong with a recording, which is read no further. The first reason
+    /// stays.
     pub fn end(&self, why: impl Into<String>) {
         self.served.tapped.end(why.into());
     }

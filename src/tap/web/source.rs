@@ -68,9 +68,10 @@ impl Source {
         }
     }
 
-    /// There is no more than there is, for this reason.
+    /// There is no more than there is, for this reason, and nothing more is read.
     pub(super) fn end(&self, why: String) {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.percent.store(WHOLE, Ordering::Relaxed);
         self.tell_news();
     }
 
