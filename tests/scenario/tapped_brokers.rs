@@ -9,10 +9,11 @@ use pulsar_native::broker::{EmbeddedBroker, FaultEvent};
 use pulsar_native::capture::SegmentEvent;
 use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
 use pulsar_native::tap::{Inspector, InspectorConfig, ObservedEvent, Tap, TapBuilder, TapFeed, TapItem};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::common::temp_file::TempFile;
-use crate::suite::{Arc, BTreeMap, BTreeSet, Client, Mutex, Producer, created, receive, send, subscribed, within};
+use crate::suite::{Arc, BTreeMap, BTreeSet, Client, InitialPosition, Mutex, Producer};
+use crate::suite::{created, receive, send, subscribed, within};
 
 /// How often each command went to a broker or came from it.
 type Commands = BTreeMap<&'static str, usize>;
@@ -76,6 +77,17 @@ impl Behind {
         let connecting = set_up(&tap).dialer_under_tls(dialed.clone()).connect();
         let client = within("the connection", connecting).await.expect("a client");
         Self { tap, seeing: std::thread::spawn(move || see(feed)), client, dialed }
+    }
+
+    /// Behind a tap that ends TLS, in front of this broker, which speaks TLS.
+    async fn tls(url: &str) -> Self {
+        let tap = Tap::builder(url).ca_file(crate::tls::file("ca.pem"));
+        let authority = TempFile::new("tapped-brokers-ca.pem", "");
+        let set_up = |tap: &Tap| {
+            std::fs::write(authority.path(), tap.ca_pem()).expect("it can be written");
+            Client::builder(tap.tls_url()).ca_file(authority.path())
+        };
+        Self::new(tap, set_up).await
     }
 
     async fn producer(&self, topic: &str) -> Producer {
@@ -181,13 +193,7 @@ async fn brokers_with_tls_are_seen_behind_tls() {
     let start = || crate::tls::broker(EmbeddedBroker::builder(), crate::tls::Clients::Anyone);
     let ((first, url), (second, other), (third, last)) = (start().await, start().await, start().await);
     first.faults().on(FaultEvent::Lookup).on_topic("persistent://public/default/moved").always().redirect(&other, true);
-    let tap = Tap::builder(&url).ca_file(crate::tls::file("ca.pem"));
-    let authority = TempFile::new("tapped-brokers-ca.pem", "");
-    let set_up = |tap: &Tap| {
-        std::fs::write(authority.path(), tap.ca_pem()).expect("it can be written");
-        Client::builder(tap.tls_url()).ca_file(authority.path())
-    };
-    let behind = Behind::new(tap, set_up).await;
+    let behind = Behind::tls(&url).await;
     let (stays, moved) = (behind.producer("stays").await, behind.producer("moved").await);
     send(&stays, "x").await;
     send(&moved, "x").await;
@@ -198,4 +204,30 @@ async fn brokers_with_tls_are_seen_behind_tls() {
     assert_seen(&of_second, &[("SEND_RECEIPT", 1), ("TOPIC_MIGRATED", 1)]);
     assert_seen(&of_third, &[("SEND", 1), ("SEND_RECEIPT", 1)]);
     assert_eq!((first.violations(), second.violations(), third.violations()), (vec![], vec![], vec![]));
+}
+
+/// The broker that the topic moves to is named by its TLS address alone, and no lookup tells of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closes_lead_to_another_broker_behind_tls() {
+    // The client of one broker alone would go through its address as through a proxy's.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("pulsar+ssl://{}", listener.local_addr().expect("an address"));
+    let first = EmbeddedBroker::builder().brokers(2).broker_service_url_tls(&url).start().await.expect("free ports");
+    crate::tls::end_tls(listener, first.address());
+    let (second, other) = crate::tls::broker(EmbeddedBroker::builder(), crate::tls::Clients::Anyone).await;
+    second.faults().acquire_topic("t");
+    let behind = Behind::tls(&url).await;
+    let producer = behind.producer("t").await;
+    // The producer may be there before it.
+    let builder = behind.client.consumer("t", "s").initial_position(InitialPosition::Earliest);
+    let mut consumer = subscribed(builder).await;
+    first.faults().on(FaultEvent::Lookup).always().drop_request();
+    first.transfer("t", &other);
+    send(&producer, "there").await;
+    assert_eq!(receive(&mut consumer).await.to_string_lossy(), "there");
+    assert_eq!(first.faults().injected(), 0, "no lookup");
+    let [of_first, of_second] = behind.finish([&url, &other]).await;
+    assert_seen(&of_first, &[("CLOSE_PRODUCER", 1), ("CLOSE_CONSUMER", 1), ("SEND_RECEIPT", 0)]);
+    assert_seen(&of_second, &[("PRODUCER", 1), ("SUBSCRIBE", 1), ("SEND_RECEIPT", 1), ("MESSAGE", 1)]);
+    assert_eq!((first.violations(), second.violations()), (vec![], vec![]));
 }

@@ -72,7 +72,7 @@ impl Broker {
     }
 
     /// The same, and producers and consumers get the address to connect to without a lookup: `assignedBrokerServiceUrl`
-    /// of CLOSE_PRODUCER and CLOSE_CONSUMER. It may be this broker.
+    /// of CLOSE_PRODUCER and CLOSE_CONSUMER, `assignedBrokerServiceUrlTls` for a `pulsar+ssl://` URL. It may be this broker.
     pub fn transfer(&mut self, topic: &str, url: &str) {
         self.unload_to(topic, Some(url));
     }

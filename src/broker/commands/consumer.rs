@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::position::start_at;
 use super::takeover::HolderState;
-use super::{CLOSE_VERSION, Rejection, consumer_not_found};
+use super::{CLOSE_VERSION, Rejection, by_scheme, consumer_not_found};
 use crate::broker::config::BrokerConfig;
 use crate::broker::conformance::Rule;
 use crate::broker::connections::{ConsumerSlot, EndpointDescription};
@@ -309,11 +309,12 @@ impl Broker {
         if version < CLOSE_VERSION {
             return self.connections.close(key.conn);
         }
+        let (plain, tls) = by_scheme(url);
         let close = pb::CommandCloseConsumer {
             consumer_id: key.id,
             request_id: NO_REQUEST,
-            assigned_broker_service_url: url.map(str::to_owned),
-            assigned_broker_service_url_tls: None,
+            assigned_broker_service_url: plain,
+            assigned_broker_service_url_tls: tls,
         };
         self.connections.send(key.conn, close);
     }

@@ -56,6 +56,12 @@ const ENDPOINTS_MAX: usize = 100_000;
 /// The protocol version from which on clients know CLOSE_PRODUCER and CLOSE_CONSUMER of a broker.
 const CLOSE_VERSION: i32 = 5;
 
+/// The address that a CLOSE_PRODUCER or CLOSE_CONSUMER names, in the field of its scheme: without TLS, or with it.
+fn by_scheme(url: Option<&str>) -> (Option<String>, Option<String>) {
+    let url = url.map(str::to_owned);
+    if url.as_ref().is_some_and(|url| url.starts_with("pulsar+ssl:")) { (None, url) } else { (url, None) }
+}
+
 /// Why a command is not served.
 #[derive(Debug)]
 enum Rejection {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::takeover::HolderState;
-use super::{CLOSE_VERSION, Rejection};
+use super::{CLOSE_VERSION, Rejection, by_scheme};
 use crate::broker::conformance::Rule;
 use crate::broker::connections::{EndpointDescription, ProducerSlot};
 use crate::broker::ids::{ConnId, NO_REQUEST, ProducerKey};
@@ -237,11 +237,12 @@ impl Broker {
         if version < CLOSE_VERSION {
             self.connections.close(key.conn);
         } else {
+            let (plain, tls) = by_scheme(url);
             let close = pb::CommandCloseProducer {
                 producer_id: key.id,
                 request_id: NO_REQUEST,
-                assigned_broker_service_url: url.map(str::to_owned),
-                assigned_broker_service_url_tls: None,
+                assigned_broker_service_url: plain,
+                assigned_broker_service_url_tls: tls,
             };
             self.connections.send(key.conn, close);
         }

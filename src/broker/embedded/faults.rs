@@ -250,7 +250,8 @@ impl FaultBuilder<'_> {
         self.arm(FaultEffect::Close { url: None });
     }
 
-    /// The same, with an address to go to without a lookup (`assignedBrokerServiceUrl`).
+    /// The same, with an address to go to without a lookup (`assignedBrokerServiceUrl`, or `assignedBrokerServiceUrlTls` for
+    /// a `pulsar+ssl://` URL).
     pub fn close_to(self, url: &str) {
         self.arm(FaultEffect::Close { url: Some(url.to_owned()) });
     }

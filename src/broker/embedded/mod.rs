@@ -296,8 +296,8 @@ impl EmbeddedBroker {
         self.call(|broker| broker.unload(topic));
     }
 
-    /// Unloads a topic and sends its producers and consumers to `url` without a lookup (`assignedBrokerServiceUrl`).
-    /// It may be this broker's.
+    /// Unloads a topic and sends its producers and consumers to `url` without a lookup (`assignedBrokerServiceUrl`, or
+    /// `assignedBrokerServiceUrlTls` for a `pulsar+ssl://` URL). It may be this broker's.
     pub fn transfer(&self, topic: &str, url: &str) {
         self.call(|broker| broker.transfer(topic, url));
     }

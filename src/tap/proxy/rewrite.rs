@@ -2,10 +2,15 @@
 //!
 //! | frame | what happens |
 //! | --- | --- |
-//! | LOOKUP_RESPONSE, CLOSE_PRODUCER, CLOSE_CONSUMER, TOPIC_MIGRATED | held until it is whole, rewritten if it names a broker |
+//! | LOOKUP_RESPONSE, CLOSE_PRODUCER, CLOSE_CONSUMER, TOPIC_MIGRATED | held until it is whole, rewritten if it names a broker to connect to |
 //! | any other | passes as it comes, but for its first ten bytes, which are waited for |
 //! | lengths that no frame has | everything behind them passes |
+//!
+//! A client that goes through a proxy stays at the proxy's address, and tells it the broker of a LOOKUP_RESPONSE or CLOSE_* in
+//! `proxy_to_broker_url` of its next CONNECT: those keep the broker's own address. A [`Greeting`] finds such a connection.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, mem};
 
 use bytes::{Bytes, BytesMut};
@@ -38,6 +43,42 @@ pub(crate) struct NamedBroker {
 #[derive(Debug)]
 pub(crate) struct Rewriter {
     state: State,
+    is_proxied: Arc<AtomicBool>,
+}
+
+/// The first frame of a client, a CONNECT, as it goes by: it says whether a proxy is to carry the connection on.
+#[derive(Default)]
+pub(crate) struct Greeting {
+    /// What there is of it.
+    held: BytesMut,
+    is_over: bool,
+    is_proxied: Arc<AtomicBool>,
+}
+
+impl Greeting {
+    /// What rewrites the other direction of the same connection.
+    pub(crate) fn rewriter(&self) -> Rewriter {
+        Rewriter { is_proxied: Arc::clone(&self.is_proxied), ..Rewriter::default() }
+    }
+
+    /// Looks at bytes that pass.
+    pub(crate) fn push(&mut self, chunk: &[u8]) {
+        if self.is_over {
+            return;
+        }
+        let room = HELD_BYTES_MAX - self.held.len();
+        self.held.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        let Some(size) = self.held.first_chunk().map(|size| u32::from_be_bytes(*size) as usize) else { return };
+        if self.held.len() < HELD_BYTES_MAX.min(size.saturating_add(4)) {
+            return;
+        }
+        self.is_over = true;
+        let mut held = mem::take(&mut self.held);
+        held.truncate(size.saturating_add(4));
+        if let Some(Ok(Frame::Other(Command::Connect(connect)))) = frames(held.freeze()).next() {
+            self.is_proxied.store(!connect.proxy_to_broker_url().is_empty(), Ordering::Relaxed);
+        }
+    }
 }
 
 enum State {
@@ -65,7 +106,7 @@ impl fmt::Debug for State {
 
 impl Default for Rewriter {
     fn default() -> Self {
-        Self { state: State::Head(BytesMut::new()) }
+        Self { state: State::Head(BytesMut::new()), is_proxied: Arc::default() }
     }
 }
 
@@ -149,7 +190,8 @@ impl Rewriter {
                     let step = left.min(*frame - held.len());
                     held.extend_from_slice(&chunk.split_to(step));
                     if held.len() == *frame {
-                        out.push(rewritten(mem::take(held).freeze(), rewrite));
+                        let is_proxied = self.is_proxied.load(Ordering::Relaxed);
+                        out.push(rewritten(mem::take(held).freeze(), is_proxied, rewrite));
                         self.state = State::Head(BytesMut::new());
                     }
                 }
@@ -194,11 +236,12 @@ fn pass_head(held: &mut BytesMut, frame: usize, out: &mut Vec<Bytes>) -> State {
 }
 
 /// The frame with other addresses; as it was where it names no broker. Whatever else is in it stays, known or not.
-fn rewritten(frame: Bytes, rewrite: &mut dyn FnMut(&NamedBroker) -> NamedBroker) -> Bytes {
+fn rewritten(frame: Bytes, is_proxied: bool, rewrite: &mut dyn FnMut(&NamedBroker) -> NamedBroker) -> Bytes {
     let Some(Ok(Frame::Other(command))) = frames(frame.clone()).next() else { return frame };
     let kind = command.command_type();
     let (plain, tls, numbers) = match command {
-        // A client that goes through the service URL tells the proxy behind it this address.
+        // See the module for both exceptions.
+        Command::CloseProducer(_) | Command::CloseConsumer(_) if is_proxied => return frame,
         Command::LookupResponse(body) if !body.proxy_through_service_url() => {
             (body.broker_service_url, body.broker_service_url_tls, [1, 2])
         }
@@ -302,6 +345,85 @@ mod tests {
         let expected = [&ping[..], &lookup("pulsar://tap:1"), &ping, &close, &ping].concat();
         for piece in 1..=bytes.len() {
             assert_eq!(through(&bytes, piece, "pulsar://tap:1").0, expected, "pieces of {piece}");
+        }
+    }
+
+    /// The commands by which a broker sends a client elsewhere, with these URLs.
+    fn moves(plain: Option<&str>, tls: Option<&str>) -> [BytesMut; 4] {
+        let (plain, tls) = (plain.map(str::to_owned), tls.map(str::to_owned));
+        let lookup = pb::CommandLookupTopicResponse {
+            broker_service_url: plain.clone(),
+            broker_service_url_tls: tls.clone(),
+            request_id: 5,
+            ..Default::default()
+        };
+        let producer = pb::CommandCloseProducer {
+            producer_id: 1,
+            request_id: 2,
+            assigned_broker_service_url: plain.clone(),
+            assigned_broker_service_url_tls: tls.clone(),
+        };
+        let consumer = pb::CommandCloseConsumer {
+            consumer_id: 1,
+            request_id: 2,
+            assigned_broker_service_url: plain.clone(),
+            assigned_broker_service_url_tls: tls.clone(),
+        };
+        let migrated = pb::CommandTopicMigrated {
+            resource_id: 1,
+            resource_type: pb::command_topic_migrated::ResourceType::Producer.into(),
+            broker_service_url: plain,
+            broker_service_url_tls: tls,
+        };
+        [frame(lookup), frame(producer), frame(consumer), frame(migrated)]
+    }
+
+    #[test]
+    fn each_command_is_rewritten_by_each_scheme() {
+        const OF_BROKER: [Option<&str>; 2] = [Some("pulsar://broker:6650"), Some("pulsar+ssl://broker:6651")];
+        const OF_TAP: [Option<&str>; 2] = [Some("pulsar://tap:1"), Some("pulsar+ssl://tap:1")];
+        let mut rewrite = |named: &NamedBroker| {
+            let given = [&named.plain, &named.tls].map(Option::as_deref);
+            assert!((0..2).all(|scheme| given[scheme].is_none() || given[scheme] == OF_BROKER[scheme]), "{named:?}");
+            let [plain, tls] = [0, 1].map(|scheme| given[scheme].and(OF_TAP[scheme]).map(str::to_owned));
+            NamedBroker { plain, tls, ..NamedBroker::default() }
+        };
+        for which in [[true, false], [false, true], [true, true], [false, false]] {
+            let of = |urls: [Option<&'static str>; 2]| {
+                let [plain, tls] = [0, 1].map(|scheme| urls[scheme].filter(|_| which[scheme]));
+                moves(plain, tls)
+            };
+            for (sent, expected) in of(OF_BROKER).into_iter().zip(of(OF_TAP)) {
+                let mut out = Vec::new();
+                Rewriter::default().push(sent.freeze(), &mut rewrite, &mut out);
+                assert_eq!(out.concat(), expected, "{which:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_close_behind_a_proxy_keeps_the_address() {
+        let connect = |broker: Option<&str>| {
+            let broker = broker.map(str::to_owned);
+            frame(pb::CommandConnect { proxy_to_broker_url: broker, ..Default::default() }).freeze()
+        };
+        let mut rewrite = |named: &NamedBroker| NamedBroker {
+            plain: named.plain.as_ref().map(|_| "tap".to_owned()),
+            ..named.clone()
+        };
+        for (broker, kept) in [(None, false), (Some(""), false), (Some("broker:6650"), true)] {
+            let bytes = [&connect(broker)[..], &frame(pb::CommandPing {})].concat();
+            for piece in 1..=bytes.len() {
+                let mut greeting = Greeting::default();
+                let mut rewriter = greeting.rewriter();
+                bytes.chunks(piece).for_each(|chunk| greeting.push(chunk));
+                let frames = moves(Some("pulsar://broker:6650"), None);
+                for (sent, is_close) in frames.into_iter().zip([false, true, true, false]) {
+                    let (sent, mut out) = (sent.freeze(), Vec::new());
+                    rewriter.push(sent.clone(), &mut rewrite, &mut out);
+                    assert_eq!(out.concat() == sent, kept && is_close, "{broker:?} in pieces of {piece}");
+                }
+            }
         }
     }
 

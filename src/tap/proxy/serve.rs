@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, sp
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::rewrite::{NamedBroker, Rewriter};
+use super::rewrite::{Greeting, NamedBroker};
 use super::routes::{Met, Upstream};
 use super::{TapShared, web};
 use crate::capture::{Direction, Segment, SegmentEvent};
@@ -163,8 +163,10 @@ async fn tunnel(
     let (broker_read, broker_write) = split(broker);
     let up = Pump { direction: Direction::ToBroker, tell: &tell, buffer: first };
     let down = Pump { direction: Direction::ToClient, tell: &tell, buffer: BytesMut::new() };
-    let mut rewriter = Rewriter::default();
+    let mut greeting = Greeting::default();
+    let mut rewriter = greeting.rewriter();
     let to_broker = up.run(client_read, broker_write, |chunk, out| {
+        greeting.push(chunk.as_deref().unwrap_or_default());
         out.extend(chunk);
     });
     let to_client = down.run(broker_read, client_write, |chunk, out| match chunk {

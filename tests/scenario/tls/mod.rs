@@ -78,6 +78,12 @@ async fn broker_with(config: ServerConfig, builder: EmbeddedBrokerBuilder) -> (E
 async fn tls_in_front_of(address: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let own = listener.local_addr().expect("an address");
+    end_tls(listener, address);
+    own
+}
+
+/// The same at a listener that is there.
+pub fn end_tls(listener: TcpListener, address: SocketAddr) {
     let acceptor = TlsAcceptor::from(Arc::new(server_config(Clients::Anyone)));
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
@@ -89,7 +95,6 @@ async fn tls_in_front_of(address: SocketAddr) -> SocketAddr {
             });
         }
     });
-    own
 }
 
 async fn produce(builder: ClientBuilder) -> Result<(), Error> {
