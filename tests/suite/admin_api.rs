@@ -1,5 +1,6 @@
 //! The admin API: paths, status codes and bodies. The statistics that clients read are in [`super::topic_stats`].
 
+use pulsar_native::SeekTo;
 use serde_json::{Value, json};
 
 use super::*;
@@ -265,6 +266,22 @@ pub async fn statistics(target: &Target) {
     let (_, whole) = admin.get(&format!("{path}/partitioned-stats?perPartition=false")).await;
     assert_eq!(whole["partitions"], json!({}));
     drop(consumer);
+}
+
+/// The same of a reader.
+pub async fn statistics_of_a_reader(target: &Target) {
+    let Some(admin) = AdminApi::of(target).await else { return };
+    let path = format!("persistent/public/default/{}", admin.name("reads"));
+    admin.done("PUT", &path, ()).await;
+    let client = target.client().await;
+    let builder = client.reader(path.replacen('/', "://", 1), SeekTo::Earliest).reader_name("mine");
+    let builder = builder.subscription_name("s").consumer_property("read-by", "r").consumer_property("since", "today");
+    let _reader = within("a reader", builder.create()).await.expect("a reader");
+    let (_, stats) = admin.get(&format!("{path}/stats")).await;
+    let (sub, mine) = (&stats["subscriptions"]["s"], &stats["subscriptions"]["s"]["consumers"][0]);
+    assert_eq!((&sub["type"], &sub["isDurable"]), (&json!("Exclusive"), &json!(false)), "{sub}");
+    let properties = json!({ "read-by": "r", "since": "today" });
+    assert_eq!((&mine["consumerName"], &mine["metadata"]), (&json!("mine"), &properties), "{mine}");
 }
 
 /// Makes and deletes clusters, tenants and namespaces.

@@ -100,7 +100,8 @@ macro_rules! with_every_test {
                 unsubscribe_needs_force_beside_others statistics last_message_id receive_by_the_batch pause_and_resume
             }
             admin_api {
-                topics topics_in_use subscriptions messages statistics tenants_and_namespaces schemas policies rights
+                topics topics_in_use subscriptions messages statistics statistics_of_a_reader tenants_and_namespaces schemas
+                policies rights
                 a_tenants_administrator roles_of_a_subscription configuration
             }
             rates { publishing delivery_from_a_topic delivery_to_a_subscription }
@@ -138,7 +139,7 @@ macro_rules! with_every_test {
             interceptors { messages_that_are_sent messages_that_are_received cumulative_acknowledgements }
             schemas {
                 versions_go_with_messages incompatible_types_are_refused a_consumer_registers_on_an_idle_topic_only
-                a_new_version_is_read_and_reads
+                a_new_version_is_read_and_reads a_reader_names_the_schema_that_it_reads_by
             }
             clusters { a_web_server_names_the_cluster }
             seek { to_a_message to_the_ends each_topic_elsewhere by_an_id_of_several_topics a_pattern_wants_the_topic }
@@ -183,7 +184,7 @@ macro_rules! with_every_test {
             several { topics_are_merged a_busy_topic_starves_no_other workers_at_the_same_time work_that_panics_has_failed_and_no_other a_stuck_key_stops_no_other workers_by_key a_retry_keeps_the_order_of_its_key }
             sizes {
                 a_send_above_the_limit_is_refused a_batch_is_closed_before_the_limit
-                above_the_limit_is_reported_and_read_with_a_higher_one
+                above_the_limit_is_reported_and_read_with_a_higher_one a_reader_passes_what_is_above_its_limit
             }
             sink { messages_go_through_it }
             states {

@@ -2,7 +2,7 @@
 
 use super::schema_pairs::{SCHEMA_PAIRS, SchemaPair};
 use super::*;
-use pulsar_native::{SchemaInfo, SchemaType};
+use pulsar_native::{SchemaInfo, SchemaType, SeekTo};
 
 const ORDER: &str = r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"int"}]}"#;
 /// Fits `ORDER` both ways: a field that may be missing.
@@ -77,6 +77,20 @@ pub async fn a_consumer_registers_on_an_idle_topic_only(target: &Target) {
     let plain = within("a producer", client.producer(&used).create()).await.expect("without a schema");
     send(&plain, "bytes").await;
     refused(within("the refusal", client.consumer(&used, "s").schema(json(ORDER)).subscribe()).await, &used);
+}
+
+pub async fn a_reader_names_the_schema_that_it_reads_by(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("schema-reader");
+    let first = producer(&client, &topic, json(ORDER)).await;
+    send(&first, r#"{"id":1}"#).await;
+    let reader = |schema| client.reader(&topic, SeekTo::Earliest).schema(schema).create();
+    refused(within("the refusal", reader(avro(ORDER))).await, &topic);
+    for schema in [json(ORDER), SchemaInfo::new("", SchemaType::AutoConsume, "")] {
+        let mut reader = within("a reader", reader(schema)).await.expect("it fits");
+        let message = within("a message", reader.read_next()).await.expect("a message");
+        assert_eq!(message.schema_version(), Some(&0_u64.to_be_bytes()[..]));
+    }
 }
 
 /// A consumer has to read what is written; a producer has to write what both versions read (FULL).

@@ -2,7 +2,7 @@
 
 use super::unreadable::unreadable;
 use super::*;
-use pulsar_native::{Compression, UnreadableReason};
+use pulsar_native::{Compression, SeekTo, UnreadableReason};
 
 const MIB: usize = 1024 * 1024;
 
@@ -92,4 +92,23 @@ pub async fn above_the_limit_is_reported_and_read_with_a_higher_one(target: &Tar
     assert!(message.id() == id && message.payload() == large);
     target.confirm(&high, &message).await;
     drained(target, &topic, "s").await;
+}
+
+/// What it passes counts as read.
+pub async fn a_reader_passes_what_is_above_its_limit(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("reader");
+    let large = blanks(200_000);
+    let producer = producer(client.producer(&topic)).await;
+    let id = send(&producer, large.clone()).await;
+    send(&producer, "after").await;
+    let builder = client.reader(&topic, SeekTo::Earliest);
+    let mut low = within("a reader", builder.clone().max_uncompressed_size(100_000).create()).await.expect("a reader");
+    let mut events = low.events();
+    assert_eq!(within("a message", low.read_next()).await.expect("a message").to_string_lossy(), "after");
+    let message = unreadable(&mut events).await;
+    assert_eq!((message.id(), message.uncompressed_size() as usize), (id, large.len()));
+    assert!(!within("an answer", low.has_next()).await.expect("an answer"));
+    let mut high = within("a reader", builder.max_uncompressed_size(large.len()).create()).await.expect("a reader");
+    assert!(within("a message", high.read_next()).await.expect("a message").payload() == large);
 }
