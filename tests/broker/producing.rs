@@ -11,7 +11,7 @@ use pulsar_native::wire::entry::put_entry;
 use pulsar_native::wire::metadata::{ChunkFields, MetadataFields};
 use pulsar_native::wire::{Command, SendHead};
 
-use crate::support::{BrokerHarness, TOPIC, error_of, id, producer_command};
+use crate::support::{BrokerHarness, TOPIC, error_of, id, producer_command, subscribe_command};
 
 fn with_mode(id: u64, mode: ProducerAccessMode, topic_epoch: Option<u64>) -> pb::CommandProducer {
     pb::CommandProducer {
@@ -282,4 +282,37 @@ fn initial_subscriptions_are_bounded_like_others() {
     let again = pb::CommandProducer { initial_subscription_name: Some("s0".to_owned()), ..with_initial(10_001) };
     assert!(matches!(harness.ask(conn, again), Command::ProducerSuccess(_)));
     assert_eq!(harness.broker.stats(TOPIC).unwrap().subscriptions.len(), 10_000);
+}
+
+#[test]
+fn one_topic_too_many_is_refused_as_in_a_full_namespace() {
+    let mut harness = BrokerHarness::new();
+    let conn = harness.connect();
+    for number in 0..10 {
+        assert!(harness.broker.create_partitioned_topic(&format!("full-{number}"), 10_000));
+    }
+    assert!(!harness.broker.create_topic("new") && !harness.broker.create_partitioned_topic("new", 1));
+    let (new, beyond) = ("persistent://public/default/new", "persistent://public/default/full-0-partition-10000");
+    harness.look_up(conn, new);
+    harness.look_up(conn, beyond);
+    let subscribe = |topic: &str, creates| pb::CommandSubscribe {
+        topic: topic.to_owned(),
+        force_topic_creation: Some(creates),
+        ..subscribe_command(3, 3, SubType::Exclusive)
+    };
+    let full = ServerError::NotAllowedError;
+    for (request, expected) in [
+        (Command::from(producer_command(2, 2, new)), full),
+        (subscribe(new, true).into(), full),
+        (subscribe(new, false).into(), ServerError::TopicNotFound),
+        (producer_command(2, 2, beyond).into(), ServerError::TopicNotFound),
+    ] {
+        let answer = harness.ask(conn, request);
+        let (code, text) = error_of(&answer);
+        assert_eq!(code, expected, "{text}");
+        assert_eq!(text.contains("holds 100000") && text.contains("maxTopicsPerNamespace"), code == full, "{text}");
+    }
+    harness.broker.delete_topic("full-9");
+    harness.producer_on(conn, 2, new);
+    harness.assert_clean();
 }

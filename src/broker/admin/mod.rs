@@ -26,7 +26,7 @@ use super::connections::ProducerSlot;
 use super::ids::ConnId;
 use super::machine::Broker;
 use super::refusal::refuse;
-use super::topics::{PARTITIONS_MAX, TOPICS_MAX};
+use super::topics::PARTITIONS_MAX;
 use crate::pb::ServerError;
 use crate::topic::TopicName;
 use crate::wire::command::Refusal;
@@ -34,11 +34,12 @@ use crate::wire::command::Refusal;
 /// Topics.
 impl Broker {
     /// Creates a topic that is not partitioned, or one partition. False for a bad name, a namespace that does not exist,
-    /// the base name of a partitioned topic, a partition beyond the last, or a topic that exists.
+    /// the base name of a partitioned topic, a partition beyond the last, a topic that exists, or one more than 100,000.
     pub fn create_topic(&mut self, topic: &str) -> bool {
         let Ok(name) = TopicName::parse(topic) else { return false };
         let is_taken = self.topics.contains(name.as_str()) || self.topics.partitions(&name).is_some();
-        if is_taken || !self.config.has_namespace(name.namespace()) || !self.topics.may_create(&name) {
+        let is_fit = self.config.has_namespace(name.namespace()) && !self.topics.is_beyond_last(&name);
+        if is_taken || !is_fit || !self.topics.has_room_for(1) {
             return false;
         }
         self.insert_topic(&name);
@@ -50,7 +51,7 @@ impl Broker {
     pub fn create_partitioned_topic(&mut self, topic: &str, partitions: u32) -> bool {
         let Ok(name) = TopicName::parse(topic) else { return false };
         let before = self.topics.partitions(&name).unwrap_or(0);
-        let has_room = self.topics.len() + partitions.saturating_sub(before) as usize <= TOPICS_MAX;
+        let has_room = self.topics.has_room_for(partitions.saturating_sub(before) as usize);
         let is_good_count = (1..=PARTITIONS_MAX).contains(&partitions) && partitions >= before && has_room;
         if !is_good_count || name.partition_index().is_some() || !self.config.has_namespace(name.namespace()) {
             return false;

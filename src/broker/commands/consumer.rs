@@ -125,8 +125,7 @@ impl Broker {
             let text = "readCompacted only allowed on failover or exclusive subscriptions of persistent topics";
             return Err(refuse(ServerError::NotAllowedError, text));
         }
-        let missing = || refuse(ServerError::TopicNotFound, format!("Topic {name} does not exist"));
-        let topic = self.load_topic(&name, request.force_topic_creation()).ok_or_else(missing)?;
+        let topic = self.load_topic(&name, request.force_topic_creation())?;
         if let Some(found) = self.topics.get(&topic) {
             let (is_in_use, rules) = (found.is_in_use(), SchemaRules::of(&found.policies));
             self.schemas.check_consumer(&topic, request.schema.as_ref(), is_in_use, rules, self.now.wall_ms)?;

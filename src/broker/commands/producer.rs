@@ -50,8 +50,7 @@ impl Broker {
         holder: HolderState,
     ) -> Result<(), Refusal> {
         let name = self.check_topic(key.conn, &request.topic, Access::Produce)?;
-        let missing = || refuse(ServerError::TopicNotFound, format!("Topic {name} does not exist"));
-        let topic = self.load_topic(&name, true).ok_or_else(missing)?;
+        let topic = self.load_topic(&name, true)?;
         if self.migrates_producer(&topic, key) {
             return Ok(());
         }

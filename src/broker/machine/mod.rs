@@ -32,12 +32,13 @@ use crate::broker::dispatch::{DispatchContext, Dispatched, Dispatcher, UnackedLi
 pub use crate::broker::ids::ConnId;
 use crate::broker::like::Capability;
 use crate::broker::policies::{Access, Policies};
+use crate::broker::refusal::refuse;
 use crate::broker::rest::KeptPolicies;
 pub use crate::broker::rest::{BrokerSwitch, RestAnswer, RestRequest};
 use crate::broker::tenants::Tenants;
-use crate::broker::topics::{Brokers, Ownership, Schemas, TopicListWatchers, TopicTable};
+use crate::broker::topics::{Brokers, Ownership, Schemas, TopicListWatchers, TopicTable, too_many_topics};
 use crate::machine::{Deadline, Now};
-use crate::pb;
+use crate::pb::{self, ServerError};
 use crate::topic::TopicName;
 use crate::wire::command::Refusal;
 use crate::wire::error::DecodeError;
@@ -393,13 +394,19 @@ impl Broker {
         identity.is_none_or(|identity| self.config.super_user_roles.contains(&identity.role) || may(&identity.role))
     }
 
-    /// The topic, created if it does not exist and `create` allows it.
-    pub(super) fn load_topic(&mut self, name: &TopicName, create: bool) -> Option<Arc<str>> {
+    /// The topic, created if it does not exist and `create` allows it. Refused as by a real broker: where it does not exist,
+    /// and where there are too many.
+    pub(super) fn load_topic(&mut self, name: &TopicName, create: bool) -> Result<Arc<str>, Refusal> {
         if let Some(known) = self.topics.key(name.as_str()) {
-            return Some(known);
+            return Ok(known);
         }
-        let is_created = create && self.creates_on_demand(name) && self.topics.may_create(name);
-        is_created.then(|| self.insert_topic(name))
+        if !create || !self.creates_on_demand(name) || self.topics.is_beyond_last(name) {
+            return Err(refuse(ServerError::TopicNotFound, format!("Topic {name} does not exist")));
+        }
+        if !self.topics.has_room_for(1) {
+            return Err(refuse(ServerError::NotAllowedError, too_many_topics()));
+        }
+        Ok(self.insert_topic(name))
     }
 
     /// Whether a topic that does not exist is created when it is used: what its namespace says goes before the setting. A

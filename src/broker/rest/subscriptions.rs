@@ -13,7 +13,9 @@ use crate::broker::admin::unacknowledged;
 use crate::broker::machine::Broker;
 use crate::broker::storage::{EntryPosition, Log, StoredEntry};
 use crate::broker::subscription::Subscription;
+use crate::pb::ServerError;
 use crate::topic::TopicName;
+use crate::wire::command::Refusal;
 
 pub(super) const ROUTES: &[Route] = &[
     get("admin/v2/{domain}/{tenant}/{namespace}/{topic}/subscriptions", list),
@@ -80,6 +82,13 @@ pub(super) fn missing_subscription(name: &TopicName, subscription: &str) -> Rest
     RestAnswer::refused(404, format!("Subscription {subscription} not found for topic {name}"))
 }
 
+fn not_loaded(name: &TopicName, refusal: Refusal) -> RestAnswer {
+    if refusal.code == i32::from(ServerError::TopicNotFound) {
+        return missing(name);
+    }
+    RestAnswer::refused(412, refusal.message)
+}
+
 /// A subscription of one topic, by name.
 struct Subscribed {
     topic: Arc<str>,
@@ -123,7 +132,7 @@ fn create(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     }
     let targets = match broker.topics.partitions(&name) {
         Some(_) => broker.rest_targets(&name)?,
-        None => vec![broker.load_topic(&name, true).ok_or_else(|| missing(&name))?],
+        None => vec![broker.load_topic(&name, true).map_err(|refusal| not_loaded(&name, refusal))?],
     };
     let exists = |topic: &Arc<str>| broker.topics.subscription(topic, subscription).is_some();
     if targets.iter().all(exists) {

@@ -10,7 +10,7 @@ use super::routes::{Access, Route, delete, get, post, put};
 use super::{Outcome, RestAnswer};
 use crate::broker::machine::Broker;
 use crate::broker::storage::EntryPosition;
-use crate::broker::topics::{PARTITIONS_MAX, TOPICS_MAX};
+use crate::broker::topics::{PARTITIONS_MAX, too_many_topics};
 use crate::pb::command_get_topics_of_namespace::Mode;
 use crate::topic::TopicName;
 
@@ -130,7 +130,7 @@ fn create(broker: &mut Broker, call: &Call<'_>) -> Outcome {
         }
     }
     if !broker.create_topic(name.as_str()) {
-        return Err(RestAnswer::refused(412, "Exceed maximum number of topics of this broker"));
+        return Err(is_full());
     }
     broker.topics.set_properties(name.as_str(), properties);
     Ok(RestAnswer::done())
@@ -161,17 +161,14 @@ fn create_partitioned(broker: &mut Broker, call: &Call<'_>) -> Outcome {
         return Err(RestAnswer::refused(409, "This topic already exists"));
     }
     if !broker.create_partitioned_topic(name.as_str(), partitions) {
-        return Err(too_many_topics());
+        return Err(is_full());
     }
     broker.topics.set_properties(name.as_str(), properties);
     Ok(RestAnswer::done())
 }
 
-fn too_many_topics() -> RestAnswer {
-    RestAnswer::refused(
-        412,
-        format!("The embedded broker holds {TOPICS_MAX} topics, partitions among them, and no more"),
-    )
+fn is_full() -> RestAnswer {
+    RestAnswer::refused(412, too_many_topics())
 }
 
 fn checked_partitions(partitions: i64) -> Result<u32, RestAnswer> {
@@ -200,7 +197,7 @@ fn add_partitions(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     }
     let wanted = checked_partitions(wanted)?;
     if !broker.create_partitioned_topic(name.as_str(), wanted) {
-        return Err(too_many_topics());
+        return Err(is_full());
     }
     broker.copy_subscriptions(&name, before);
     Ok(RestAnswer::done())

@@ -38,6 +38,14 @@ use crate::topic::TopicName;
 /// Topics of one broker; creating one more is refused.
 pub(crate) const TOPICS_MAX: usize = 100_000;
 
+/// What is said where one more is refused. No setting changes it, as `maxTopicsPerNamespace` would that of a real broker.
+pub(crate) fn too_many_topics() -> String {
+    format!(
+        "Exceed maximum number of topics: the embedded broker holds {TOPICS_MAX}, partitions among them, and has no \
+         setting for more (of a real one, maxTopicsPerNamespace)"
+    )
+}
+
 /// Most partitions of one topic.
 pub(crate) const PARTITIONS_MAX: u32 = 10_000;
 
@@ -169,12 +177,15 @@ impl TopicTable {
         self.properties.remove(base.as_str());
     }
 
-    /// Whether there is room for one more topic, and its name is not that of a partition beyond the last.
-    pub(crate) fn may_create(&self, name: &TopicName) -> bool {
-        let is_beyond_last = name
-            .partition_index()
-            .is_some_and(|index| self.partitions(&name.base()).is_some_and(|partitions| index >= partitions));
-        !is_beyond_last && self.len() < TOPICS_MAX
+    /// Whether the name is that of a partition beyond the last one.
+    pub(crate) fn is_beyond_last(&self, name: &TopicName) -> bool {
+        let is_beyond = |index| self.partitions(&name.base()).is_some_and(|partitions| index >= partitions);
+        name.partition_index().is_some_and(is_beyond)
+    }
+
+    /// Whether there is room for so many more topics.
+    pub(crate) fn has_room_for(&self, topics: usize) -> bool {
+        self.len() + topics <= TOPICS_MAX
     }
 
     /// Creates a topic, in a ledger of its own.
