@@ -97,6 +97,11 @@ impl Consumer {
         self.receiver.reading_positions().map(|(part, from)| (part.clone(), from)).collect()
     }
 
+    /// The positions of parts that have left are kept now: not after a seek, which they would undo.
+    pub(super) fn pass_positions(&mut self) {
+        self.receiver.pass_positions();
+    }
+
     /// Gives nothing of a part until [`Self::release_parts`]: what has come of it, and comes, stays where it is, up to
     /// the size of its queue.
     pub(super) fn hold_part(&mut self, id: EndpointId) {

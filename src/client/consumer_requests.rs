@@ -68,7 +68,9 @@ impl Consumer {
     /// # Cancel safety
     /// Once it was polled, the seek is requested even if the future is dropped.
     pub async fn seek(&mut self, to: SeekTo) -> Result<()> {
-        self.shared().seek(to).await
+        self.pass_positions();
+        let replies = self.shared().seek(&to)?;
+        all(replies).await
     }
 
     /// Moves each topic and partition to the position that `position` gives for its full name, as
@@ -100,7 +102,9 @@ impl Consumer {
     /// # Cancel safety
     /// Once it was polled, the seeks are requested even if the future is dropped.
     pub async fn seek_each(&mut self, position: impl FnMut(&str) -> Option<SeekTo>) -> Result<()> {
-        self.shared().seek_each(position).await
+        self.pass_positions();
+        let replies = self.shared().seek_each(position)?;
+        all(replies).await
     }
 
     /// Deletes the subscription (UNSUBSCRIBE) and ends this consumer. It must be the subscription's last consumer:

@@ -45,8 +45,8 @@ impl Reader {
     /// # Cancel safety
     /// Once it was polled, the seeks are requested even if the future is dropped.
     pub async fn seek_to_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        self.consumer.seek_to_checkpoint(checkpoint).await?;
         self.set_known(checkpoint.clone());
+        self.consumer.seek_to_checkpoint(checkpoint).await?;
         self.resolve_position().await
     }
 }

@@ -17,7 +17,7 @@ use super::consumer_shared::ConsumerShared;
 use super::events::ConsumerEvents;
 use super::message::ReceivedMessage;
 use super::parts::Part;
-use super::seek::is_end_of_any;
+use super::seek::{is_end_of_any, moves_all};
 use super::state::{HandleState, StateWatch};
 use super::why_idle::WhyIdle;
 use crate::checkpoint::Checkpoint;
@@ -158,6 +158,11 @@ impl Reader {
     /// read, also if the connection is lost before the first message. The id [`MessageId::LATEST`], inclusive, makes the last
     /// message of each topic and partition the next one.
     ///
+    /// A topic of a pattern that is not there at the moment, because it was deleted or a broker refuses it, begins at the
+    /// position that all are moved to when it joins again. Where that is the end, or the last message, it begins with what is
+    /// published from the seek on, by the clocks of this client and of its producers. A seek to an id of such a topic is an
+    /// error: of the topic's end, or [`InvalidArgument`](crate::ErrorKind::InvalidArgument) once it has left the reader.
+    ///
     /// # Errors
     /// Same as [`Consumer::seek`].
     ///
@@ -165,16 +170,16 @@ impl Reader {
     /// Once it was polled, the seek is requested even if the future is dropped; to the last message, once the broker has said
     /// which that is. What is read after an end or a time is certain once it has returned.
     pub async fn seek(&mut self, to: SeekTo) -> Result<()> {
-        let moves_all = match &to {
-            SeekTo::Message { id, .. } if is_at_last(&to) => return self.seek_to_last(id).await,
-            SeekTo::Message { id, .. } => is_end_of_any(id),
-            _ => true,
-        };
+        if let SeekTo::Message { id, .. } = &to {
+            if is_at_last(&to) {
+                return self.seek_to_last(id).await;
+            }
+        }
         let is_open = matches!(to.clone().normal(), SeekTo::Latest | SeekTo::PublishTime(_));
-        self.consumer.seek(to).await?;
-        if moves_all {
+        if moves_all(&to) {
             self.set_known(Checkpoint::new());
         }
+        self.consumer.seek(to).await?;
         if is_open { self.resolve_position().await } else { Ok(()) }
     }
 
@@ -182,7 +187,7 @@ impl Reader {
         self.consumer.parts().iter().nth(1).is_none()
     }
 
-    /// Everything was moved; these are the positions of topics and partitions that join later.
+    /// Everything is to move; these are the positions of topics and partitions that join later.
     fn set_known(&mut self, known: Checkpoint) {
         // Also of topics that have left.
         self.found.clear();
@@ -211,11 +216,16 @@ impl Reader {
                 last.insert(part.topic.clone(), to);
             }
         }
-        self.consumer.seek_each(|topic| last.get(topic).cloned()).await?;
+        let shared = self.consumer.shared().clone();
         if only.is_none() {
             self.set_known(Checkpoint::new());
         }
-        Ok(())
+        let has_ended = |topic: &str| shared.parts.of_topic(topic).is_none_or(|part| part.read(Machine::is_finished));
+        let to_last = |topic: &str| match last.get(topic) {
+            None if only.is_none() && has_ended(topic) => Some(SeekTo::Latest),
+            last => last.cloned(),
+        };
+        self.consumer.seek_each(to_last).await
     }
 
     /// Resolves positions that depend on when the broker is asked, Latest and publish times, so that a SUBSCRIBE after a lost

@@ -1,7 +1,8 @@
 //! Where the topics and partitions of a reader begin.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use crate::checkpoint::Checkpoint;
 use crate::client::clock;
@@ -50,8 +51,9 @@ pub(in crate::client) struct Positions {
     first: Option<SeekTo>,
     /// Those of topics and partitions that are not among its parts: not yet, or not any more.
     known: Mutex<Checkpoint>,
-    /// Of those, the ones that have ended and are to join again.
-    returning: Mutex<BTreeSet<Arc<str>>>,
+    /// Of those, the ones that have ended and are to join again. A publish time that was sought, and from which nothing was
+    /// read yet, goes before what `known` says.
+    returning: Mutex<BTreeMap<Arc<str>, Option<SystemTime>>>,
 }
 
 impl Positions {
@@ -66,20 +68,38 @@ impl Positions {
         Self { first, known: Mutex::new(known), returning: Mutex::default() }
     }
 
-    /// After a seek of all: these are those of topics and partitions that join later.
+    /// Before a seek of all: these are those of topics and partitions that join later, but for those that
+    /// [return](Self::seek_returning).
     pub(super) fn set_known(&self, known: Checkpoint) {
         *self.known() = known;
-        self.returning().clear();
     }
 
-    fn returning(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+    /// Moves those that have ended and are to join again. With the lock of `opening`.
+    pub(in crate::client) fn seek_returning(&self, mut position: impl FnMut(&str) -> Option<SeekTo>) {
+        for (topic, time) in self.returning().iter_mut() {
+            if let Some(to) = position(topic) {
+                *time = self.set_returning(topic, &to.of_ended(clock::now()));
+            }
+        }
+    }
+
+    /// Sets the position of one that has ended; the publish time, if it is one.
+    fn set_returning(&self, topic: &Arc<str>, from: &SeekTo) -> Option<SystemTime> {
+        set(&mut self.known(), topic, from);
+        match from {
+            SeekTo::PublishTime(time) => Some(*time),
+            _ => None,
+        }
+    }
+
+    fn returning(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Option<SystemTime>>> {
         self.returning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Of other topics than these, none comes back.
     #[cfg(feature = "patterns")]
     pub(in crate::client) fn keep_topics(&self, is_kept: impl Fn(&str) -> bool) {
-        self.returning().retain(|topic| is_kept(topic));
+        self.returning().retain(|topic, _| is_kept(topic));
     }
 
     pub(super) fn known(&self) -> MutexGuard<'_, Checkpoint> {
@@ -91,9 +111,12 @@ impl Positions {
         self.first.clone().unwrap_or_else(|| self.of_joining(topic))
     }
 
-    /// Where a part begins that joins later: its beginning, unless it was read before.
+    /// Where a part begins that joins later: its beginning, unless it was read or sought before.
     pub(in crate::client) fn of_joining(&self, topic: &str) -> SeekTo {
-        self.known().seek_to(topic)
+        match self.returning().get(topic) {
+            Some(Some(time)) => SeekTo::PublishTime(*time),
+            _ => self.known().seek_to(topic),
+        }
     }
 }
 
@@ -105,13 +128,16 @@ impl Positions {
 /// | is there again | [`Positions`], from where the new part has begun | the new part, before anything of it is taken |
 /// | is still to join, or was refused | [`Positions`] | [`Positions`] |
 /// | was deleted | nothing: what is stored under its name later lies behind all of it | the new part, which it changes nothing of |
+///
+/// A seek of all parts moves those that have ended as well: the endpoint if that is still in the set
+/// ([`Machine::seek_ended`]), else what is kept ([`Positions::seek_returning`]). Before it the receiver is brought in line.
 impl ConsumerShared {
     /// Keeps the position of a part that has ended and is to be opened again. With the lock of `opening`.
     pub(in crate::client) fn keep_position(&self, part: &Part<Machine>) {
         let Some(positions) = &self.positions else { return };
         if let Some((from, _)) = part.read(Machine::reading) {
-            set(&mut positions.known(), &part.topic, &from);
-            positions.returning().insert(part.topic.clone());
+            let time = positions.set_returning(&part.topic, &from);
+            positions.returning().insert(part.topic.clone(), time);
         }
     }
 
@@ -125,8 +151,8 @@ impl ConsumerShared {
             let read = ReadTo { id, seek_number: 0, attach_number: u64::MAX };
             return again.endpoint.with(|consumer| consumer.on_read(read, clock::now));
         }
-        if positions.returning().contains(topic) {
-            set(&mut positions.known(), topic, &SeekTo::Message { id, inclusive: false });
+        if let Some(time) = positions.returning().get_mut(topic) {
+            *time = positions.set_returning(topic, &SeekTo::Message { id, inclusive: false });
         }
     }
 }

@@ -180,6 +180,13 @@ impl Receiver {
         self.sources.iter().map(|source| (source.part(), source.reading_position()))
     }
 
+    /// Of parts that have left, what the application of a reader was given of them is kept now.
+    pub(super) fn pass_positions(&mut self) {
+        if self.shared.positions.is_some() {
+            self.sync_sources();
+        }
+    }
+
     /// Gives nothing of a part until [`Self::release`]: what has come of it, and comes, stays where it is, up to the size of
     /// its queue.
     pub(super) fn hold(&mut self, id: EndpointId) {

@@ -151,6 +151,15 @@ impl Consumer {
         }
     }
 
+    /// One that has ended begins there if its topic joins again: [`reading`](Self::reading) says it. The end of a topic that
+    /// cannot be asked for it is the time of the seek.
+    pub fn seek_ended(&mut self, to: SeekTo, now: Now) {
+        if let Some(reading) = &mut self.reading {
+            reading.seek(to.of_ended(now));
+            self.clear_queue();
+        }
+    }
+
     /// The position after the last message that [`on_read`](Self::on_read) has named, and the number of seeks that have
     /// moved it.
     pub fn reading(&self) -> Option<(SeekTo, u32)> {

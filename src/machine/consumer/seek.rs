@@ -8,8 +8,9 @@ use std::time::SystemTime;
 
 use super::position::EntryPosition;
 use crate::id::{MessageId, MessagePosition};
+use crate::machine::Now;
 use crate::pb;
-use crate::wall_time::to_ms;
+use crate::wall_time::{from_ms, to_ms};
 use crate::wire::hot::BATCH_MEMBERS_MAX;
 use crate::wire::{AckSet, AckWords};
 
@@ -46,6 +47,15 @@ impl SeekTo {
             Self::Latest
         } else {
             self
+        }
+    }
+
+    /// The same for a topic that cannot be asked where it ends: what is published from now on.
+    #[must_use]
+    pub(crate) fn of_ended(self, now: Now) -> Self {
+        match self.normal() {
+            Self::Latest => Self::PublishTime(from_ms(now.wall_ms)),
+            other => other,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Readers: streams up to an end, which ends whatever becomes of the topics.
 
-use pulsar_native::{ConsumerEvent, ReadUntil, Reader, Topics};
+use pulsar_native::{ConsumerEvent, ConsumerEvents, ReadUntil, Reader, Topics};
 
 use super::support::*;
 
@@ -140,6 +140,75 @@ async fn a_topic_that_joins_a_pattern_late_doubles_nothing() {
         assert!(matches!(&added, Some(ConsumerEvent::TopicAdded { topic, .. }) if **topic == *TOPIC), "{added:?}");
     }
     assert!(!within("an answer", reader.has_next()).await.expect("an answer"));
+    drop(reader);
+    stage.close_and_check().await;
+}
+
+/// Ends the topic of a pattern: as a part of the reader still, or until it has left and is refused once more.
+async fn end(stage: &Stage, reader: &Reader, events: &mut ConsumerEvents, leaves: bool) {
+    let faults = stage.broker.faults();
+    let refusals = if leaves { 2 } else { 1 };
+    faults.on(FaultEvent::Subscribe).on_topic(TOPIC).times(refusals).refuse_request(ServerCode::TOPIC_NOT_FOUND);
+    faults.close_consumers(TOPIC, None);
+    if leaves {
+        let refused = within("an event", events.recv()).await;
+        assert!(matches!(refused, Some(ConsumerEvent::TopicNotAdded { .. })), "{refused:?}");
+    } else {
+        until("the end of the topic", || reader.state(), |state| state.is_finished()).await;
+    }
+}
+
+/// A topic of a pattern has ended when the reader seeks: it begins at that position when it joins again.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_has_ended_is_sought_as_the_others() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    let tick = async || {
+        // Messages have the time of the wall, read again once 50 ms have passed on the paused clock too.
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        std::thread::sleep(Duration::from_millis(60));
+    };
+    let mut next = 0;
+    for _ in 0..6 {
+        confirmed(enqueue_numbers(&producer, next..next + 1).await).await;
+        next += 1;
+        tick().await;
+    }
+    let builder = stage.client.reader(Topics::pattern("persistent://public/default/t"), SeekTo::Earliest);
+    let builder = builder.pattern_auto_discovery_period(Duration::from_secs(1));
+    let mut reader = within("a reader", builder.create()).await.expect("a reader");
+    let mut events = reader.events();
+    let (mut read, mut behind_two) = (Vec::new(), None);
+    for number in 0..5 {
+        read.push(within("a message", reader.read_next()).await.expect("a message"));
+        if number == 2 {
+            behind_two = Some(reader.checkpoint());
+        }
+    }
+    let behind_two = behind_two.expect("it was read");
+    for leaves in [false, true] {
+        for (to, expected) in [
+            (Some(SeekTo::Earliest), 0),
+            (Some(SeekTo::PublishTime(read[4].publish_time())), 4),
+            (None, 3),
+            (Some(SeekTo::PublishTime(read[1].publish_time())), 1),
+            (Some(SeekTo::Latest), 6 + 5 * usize::from(leaves) + 4),
+        ] {
+            end(&stage, &reader, &mut events, leaves).await;
+            match &to {
+                Some(to) => within("the seek", reader.seek(to.clone())).await.expect("moved"),
+                None => within("the seek", reader.seek_to_checkpoint(&behind_two)).await.expect("moved"),
+            }
+            tick().await;
+            confirmed(enqueue_numbers(&producer, next..next + 1).await).await;
+            next += 1;
+            tick().await;
+            let added = within("an event", events.recv()).await;
+            assert!(matches!(added, Some(ConsumerEvent::TopicAdded { .. })), "{added:?}");
+            let message = within("a message", reader.read_next()).await.expect("a message");
+            assert_eq!(message.to_string_lossy(), expected.to_string(), "after {to:?}, it has left: {leaves}");
+        }
+    }
     drop(reader);
     stage.close_and_check().await;
 }
