@@ -126,7 +126,7 @@ pub enum Frame {
 
 /// One decoded frame in the form for a client. The rare commands are boxed, so that receipts and messages are not moved
 /// at the size of the largest command.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum InboundFrame {
     /// SEND_RECEIPT.
     Receipt(Receipt),
@@ -153,6 +153,19 @@ impl fmt::Debug for Frame {
     }
 }
 
+impl fmt::Debug for InboundFrame {
+    /// As that of [`Frame`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Receipt(receipt) => receipt.fmt(f),
+            Self::Message(head, entry) => f.debug_tuple("Message").field(head).field(&entry.len()).finish(),
+            Self::Control(command) => command.fmt(f),
+            Self::Send => f.write_str("Send"),
+            Self::Unknown => f.write_str("Unknown"),
+        }
+    }
+}
+
 /// Decodes the frames of a run that [`cut`] returned, in order.
 #[must_use]
 pub fn frames(run: Bytes) -> Frames {
@@ -164,11 +177,17 @@ pub fn frames(run: Bytes) -> Frames {
 ///
 /// Errors are: a `command_size` beyond the frame, bytes that are not protobuf, an absent required field, a
 /// type whose body is absent. Their offsets count from the `total_size` field of the frame.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Frames {
     run: Bytes,
     /// Where the next frame starts; the end of the run after an error.
     position: usize,
+}
+
+impl fmt::Debug for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frames(at {} of {} bytes)", self.position, self.run.len())
+    }
 }
 
 impl Iterator for Frames {

@@ -4,6 +4,7 @@
 //! is written without a copy.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -15,7 +16,7 @@ use super::command::Command;
 pub const CHAIN_MIN_BYTES: usize = 16 * 1024;
 
 /// A whole frame ready to be written, also again on another connection: a re-send has the same bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct SealedFrame {
     /// The frame up to its payload, or all of it.
     pub head: Bytes,
@@ -37,9 +38,16 @@ impl SealedFrame {
     }
 }
 
+impl fmt::Debug for SealedFrame {
+    /// Shows only lengths: it holds the application's data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealedFrame({} and {} bytes)", self.head.len(), self.payload.len())
+    }
+}
+
 /// The bytes to write, in order. It has no limit itself: its owner checks [`len`](Self::len) before it adds
 /// more.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct TxBuf {
     /// The first pieces; none is empty.
     chained: VecDeque<Bytes>,
@@ -47,6 +55,13 @@ pub struct TxBuf {
     chained_bytes: usize,
     /// The last piece: small frames are appended here.
     flat: BytesMut,
+}
+
+impl fmt::Debug for TxBuf {
+    /// Shows only the length: the bytes are the application's data, and credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TxBuf({} bytes)", self.len())
+    }
 }
 
 impl TxBuf {

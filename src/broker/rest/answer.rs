@@ -1,5 +1,7 @@
 //! Answers over HTTP.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -7,7 +9,7 @@ use crate::pb::ServerError;
 use crate::wire::command::Refusal;
 
 /// An answer over HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RestAnswer {
     /// The status code.
@@ -18,6 +20,13 @@ pub struct RestAnswer {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
+}
+
+impl fmt::Debug for RestAnswer {
+    /// Of the body its length alone: it may be a message that is stored.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RestAnswer({} with {} bytes of {:?})", self.status, self.body.len(), self.content_type)
+    }
 }
 
 impl RestAnswer {

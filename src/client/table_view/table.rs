@@ -253,11 +253,18 @@ impl<'a> IntoIterator for &'a TableSnapshot {
 }
 
 /// The entries of a [`TableSnapshot`]: see [`TableSnapshot::iter`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TableIter<'a> {
     shards: slice::Iter<'a, Arc<Shard>>,
     entries: Option<hash_map::Iter<'a, Arc<str>, Bytes>>,
     left: usize,
+}
+
+impl fmt::Debug for TableIter<'_> {
+    /// Not the entries, as of a [`TableSnapshot`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableIter").field("left", &self.left).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Iterator for TableIter<'a> {

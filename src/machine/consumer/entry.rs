@@ -1,5 +1,6 @@
 //! One delivered entry, read as far as it can be without the consumer.
 
+use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::wire::{AckSet, AckWords, EntryError, EntryParts, MessageHead};
 const RECORD_BYTES_MIN: usize = 4;
 
 /// An entry of a topic as it was delivered: one message, or a batch.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ReceivedEntry {
     /// All that follows the command in the MESSAGE frame; a slice of the read buffer.
     pub raw: Bytes,
@@ -35,6 +36,19 @@ pub struct ReceivedEntry {
     /// The permits it holds, messages: those that the broker charged for it, less those of members that are not handed
     /// out, which the consumer takes back before it queues the entry. The receiving side returns the others.
     pub permits: u32,
+}
+
+impl fmt::Debug for ReceivedEntry {
+    /// Of its bytes only how many there are: they are the application's data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceivedEntry")
+            .field("id", &format_args!("{}:{}", self.ledger_id, self.entry_id))
+            .field("bytes", &self.raw.len())
+            .field("redelivery_count", &self.redelivery_count)
+            .field("body", &self.body)
+            .field("permits", &self.permits)
+            .finish_non_exhaustive()
+    }
 }
 
 /// An entry that can be read: where its parts lie in [`ReceivedEntry::raw`], and what it takes to open it.

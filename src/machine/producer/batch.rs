@@ -1,6 +1,7 @@
 //! Messages that go out as one entry: the first stage of the pipeline, which begins while the batch is open.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ use crate::wire::batch::{put_plain_record, put_record};
 /// | several, accepted before the first attach | themselves: a record holds the sequence id |
 ///
 /// The fields stand in the order of [`OpenBatch`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[repr(C)]
 pub(super) struct EntryContent {
     payload_bytes: usize,
@@ -45,6 +46,12 @@ pub(super) struct EntryContent {
     /// Records that lie among those of other batches, once they are closed.
     own: Option<OwnRecords>,
     pub(super) publish_time_ms: u64,
+}
+
+impl fmt::Debug for EntryContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EntryContent({} messages of {} bytes)", self.count, self.payload_bytes)
+    }
 }
 
 impl EntryContent {

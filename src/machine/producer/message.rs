@@ -52,7 +52,7 @@ const LOCAL_CLUSTER: &str = "__local__";
 /// assert_eq!(message.properties().collect::<Vec<_>>(), [("trace", "1f")]);
 /// ```
 #[must_use = "a message that is made and not sent is lost"]
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Message {
     pub(super) payload: Bytes,
     sequence_id: SequenceId,
@@ -441,6 +441,17 @@ impl Message {
     }
 }
 
+impl fmt::Debug for Message {
+    /// Of the payload its length alone, and no property: they are the application's data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("key", &self.key())
+            .field("payload_bytes", &self.payload.len())
+            .field("sequence_id", &self.sequence_id)
+            .finish_non_exhaustive()
+    }
+}
+
 impl From<Bytes> for Message {
     #[inline]
     fn from(payload: Bytes) -> Self {
@@ -476,6 +487,13 @@ mod tests {
         let message = Message::new("x").with_key_bytes([0xff]);
         assert_eq!((message.key(), message.key_is_base64()), (Some("/w=="), true));
         assert!(!message.with_key("plain").key_is_base64());
+    }
+
+    #[test]
+    fn it_is_shown_without_its_payload_and_properties() {
+        let message = Message::new("secret").with_key("k").with_property("password", "secret").with_sequence_id(7);
+        let shown = format!("{message:?}");
+        assert_eq!(shown, r#"Message { key: Some("k"), payload_bytes: 6, sequence_id: Some(7), .. }"#);
     }
 
     #[test]

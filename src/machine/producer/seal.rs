@@ -293,7 +293,6 @@ pub struct SealJob {
 }
 
 /// What came of a [`SealJob`].
-#[derive(Debug)]
 #[must_use = "the messages in it are not sent until the producer has it back"]
 pub struct Sealed {
     /// Number of the group.
@@ -322,6 +321,12 @@ impl SealJob {
         let Scratch { segment, spare } = scratch;
         let max_message_size = self.context.max_message_size;
         Sealed { group: self.group, result, max_message_size, segment, spare, drops: self.drops }
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed").field("group", &self.group).field("result", &self.result).finish_non_exhaustive()
     }
 }
 

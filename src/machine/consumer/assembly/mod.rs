@@ -5,6 +5,7 @@
 //! its chunks are joined first.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::ConsumerConfig;
@@ -56,7 +57,7 @@ impl<'a> Chunk<'a> {
 }
 
 /// A message all of whose chunks have come.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct Assembled {
     /// As it was before it was split.
     pub payload: Vec<u8>,
@@ -64,6 +65,12 @@ pub struct Assembled {
     pub inner: Vec<MessagePosition>,
     /// How often all of it was delivered before: the least count of its chunks.
     pub redelivery_count: u32,
+}
+
+impl fmt::Debug for Assembled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Assembled({} chunks of {} bytes)", self.inner.len() + 1, self.payload.len())
+    }
 }
 
 /// What a chunk has led to.
@@ -117,7 +124,6 @@ pub struct Dropped {
 }
 
 /// A message some of whose chunks have come.
-#[derive(Debug)]
 struct Pending {
     uuid: Box<str>,
     publish_time_ms: u64,
@@ -127,6 +133,12 @@ struct Pending {
     positions: Vec<MessagePosition>,
     redelivery_count: u32,
     started: Instant,
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} of {} bytes", self.uuid, self.payload.len(), self.total_bytes)
+    }
 }
 
 impl Pending {
