@@ -1,7 +1,7 @@
 //! Results of sends, as the senders await them.
 //!
 //! A batch has one result for all its messages. Sends outside batches share one allocation among `SEND_SLOTS`, each
-//! with a slot, that is a result of its own; the batches of several keys share one among [`KEY_BATCH_SLOTS`]. That a send
+//! with a slot, that is a result of its own; the batches of several keys share one among `KEY_BATCH_SLOTS`. That a send
 //! is stored, and where, is read without a lock. Nothing here depends on frames.
 
 use std::fmt;
