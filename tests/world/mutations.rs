@@ -31,9 +31,9 @@ fn first_seed(mutation: Mutation) -> u64 {
         Mutation::KeepTakenName | Mutation::QuotaExceptionHolds | Mutation::AckBeforeLetterIsConfirmed => 40,
         Mutation::NoWaitForPredecessor | Mutation::OverdueForEach => 45,
         Mutation::StallToldLate | Mutation::TimeoutForgetsBatch => 50,
-        Mutation::FailedLetterIsForgotten => 500,
-        Mutation::ReattachedWithoutList => 110,
-        Mutation::TimeOutSaysNothing | Mutation::RefusalOfNewIsRetried => 65,
+        Mutation::FailedLetterIsForgotten => 560,
+        Mutation::ReattachedWithoutList | Mutation::RemovalIgnored => 110,
+        Mutation::TimeOutSaysNothing | Mutation::RefusalOfNewIsRetried | Mutation::CopiesOfChunksStay => 65,
         Mutation::DrainForgetsLostAcks => 350,
         _ => 0,
     }
