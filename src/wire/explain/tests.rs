@@ -270,7 +270,6 @@ fn a_repeated_number_is_read_packed_and_unpacked() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "Miri takes an hour for so many lines")]
 fn a_frame_of_many_fields_has_a_limit() {
     let command = [&[8, 18, 0x92, 1, 0][..], &[0xf8, 7, 0].repeat(2 * LINES_MAX)].concat();
     let explained = one(&framed(&command));
