@@ -10,9 +10,9 @@ use crate::splitmix::SplitMix64;
 /// Seeded choices, the same everywhere.
 pub(in crate::wire) struct Random(SplitMix64);
 
-/// How many of `rounds` are run: a hundredth under Miri, which takes a thousand times as long for each.
+/// How many of `rounds` are run: a five-hundredth under Miri, which takes a thousand times as long for each.
 pub(in crate::wire) fn rounds(rounds: usize) -> std::ops::Range<usize> {
-    0..if cfg!(miri) { rounds / 100 + 2 } else { rounds }
+    0..if cfg!(miri) { rounds / 500 + 1 } else { rounds }
 }
 
 impl Random {
