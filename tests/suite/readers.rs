@@ -124,6 +124,9 @@ pub async fn each_message_once_over_reconnects(target: &Target) {
         let producer = producer(&client, &topic, batching).await;
         let builder = client.reader(&topic, SeekTo::Latest).receiver_queue_size(queue_size);
         let mut reader = within("a reader", builder.create()).await.expect("a reader");
+        // The subscription of a reader ends with its connection: without another one a broker may remove the messages meanwhile.
+        let other = subscribed(client.consumer(&topic, "keeps")).await;
+        within("the close", other.close()).await.expect("closed");
         target.unload(&topic).await;
         send_all(&producer, numbers(0..20)).await;
         for number in 0..20 {

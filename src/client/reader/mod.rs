@@ -62,6 +62,10 @@ struct Found {
 /// topic or partition. Where a topic is deleted and made again, or the client goes to another cluster, what is there is read
 /// from the beginning.
 ///
+/// A broker removes what no subscription has still to acknowledge, with its ledger, unless the retention of the namespace or topic
+/// keeps it. The subscription of a reader holds it only while the reader is attached: on a topic that is to be read with gaps in
+/// the connection, set a retention, or have a durable subscription.
+///
 /// ```no_run
 /// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
 /// use pulsar_native::SeekTo;
