@@ -198,8 +198,10 @@ struct Pump<'a> {
 }
 
 impl Pump<'_> {
-    /// Carries bytes on until there are no more; `pass` gives what to send on for a chunk, and at the end. Gives the direction back if
-    /// the connection broke.
+    /// Carries bytes on until there are no more; `pass` gives what to send on for a chunk, and at the end.
+    ///
+    /// # Errors
+    /// The direction of the side that broke the connection: of the receiver where a write fails.
     async fn run(
         mut self,
         mut from: impl AsyncRead + Unpin,
@@ -220,15 +222,36 @@ impl Pump<'_> {
                 None => SegmentEvent::Closed { direction: self.direction, is_reset: false },
             });
             pass(chunk, &mut out);
-            for bytes in out.drain(..) {
-                to.write_all(&bytes).await.map_err(|_| self.direction)?;
-            }
-            to.flush().await.map_err(|_| self.direction)?;
+            let written = async {
+                for bytes in out.drain(..) {
+                    to.write_all(&bytes).await?;
+                }
+                to.flush().await
+            };
+            written.await.map_err(|_| self.direction.reversed())?;
             if is_end {
                 // The peer may have gone first.
                 let _ = to.shutdown().await;
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn broken(from: &[u8]) -> Result<(), Direction> {
+        let (to, receiver) = tokio::io::duplex(1);
+        drop(receiver);
+        let pump = Pump { direction: Direction::ToClient, tell: &|_| {}, buffer: BytesMut::new() };
+        pump.run(from, to, |chunk, out| out.extend(chunk)).await
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_was_broken_by_its_receiver() {
+        assert_eq!(broken(b"for a client that has gone").await, Err(Direction::ToBroker));
+        assert_eq!(broken(b"").await, Ok(()), "nothing was to be written");
     }
 }
