@@ -23,8 +23,7 @@ macro_rules! bodies {
 
 const ALL: &[Body] = crate::suite::with_every_test!(bodies);
 
-/// What goes wrong there is not on the wire: policies, faults, namespaces that do not exist, what an administrator does, which of
-/// the SENDs a broker has read that crossed its CLOSE_PRODUCER or the end of their connection.
+/// What goes wrong there is not on the wire: policies, faults, namespaces that do not exist, what an administrator does.
 const ANSWERED_OTHERWISE: &[&str] = &[
     "connect::wrong_token",
     "connect::no_token",
@@ -39,8 +38,6 @@ const ANSWERED_OTHERWISE: &[&str] = &[
     "patterns::topics_come_and_go",
     "patterns::announced_at_once",
     "readers::each_message_once_over_reconnects",
-    "reconnect::unload_in_full_flight",
-    "reconnect::connection_cut_in_full_flight",
     "states::a_quota_is_exceeded_with_an_exception",
     "states::a_quota_is_exceeded_and_holds",
     "states::a_topic_is_terminated",

@@ -14,6 +14,8 @@
 //! - Ids, texts, times, and the values within an answer.
 //! - What a broker sends without a request: MESSAGE, CLOSE_PRODUCER, CLOSE_CONSUMER, changes of the active consumer. Where the recorded
 //!   broker closes a producer or consumer, or refuses one, the machine does not have it either from then on.
+//! - What may have crossed a CLOSE_PRODUCER or CLOSE_CONSUMER of the broker: sent by that producer or consumer in the last second
+//!   before it, and not answered by then.
 //! - Credentials: the machine takes any. AUTH_CHALLENGE and AUTH_RESPONSE are left out.
 //! - Keep-alive, and the size of messages.
 //! - Connections whose beginning is not in the recording, or that lack bytes, and those in TLS or HTTP. They are counted.
@@ -48,7 +50,8 @@ const CONNECTIONS_MAX: usize = 10_000;
 /// Requests that wait for an answer, over all connections.
 const WAITING_MAX: usize = 200_000;
 
-/// An answer that did not come within this time before the client ended the connection, or the recording its, is missing.
+/// An answer that did not come within this time before the client ended the connection, the broker closed the producer or consumer,
+/// or the recording ends, is missing.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Compares recorded brokers with the embedded one. It takes the [`Observation`]s of an [`Inspector`](super::Inspector) that keeps
@@ -227,6 +230,8 @@ impl Replay {
             if let ("CLOSE_PRODUCER" | "CLOSE_CONSUMER" | "TOPIC_MIGRATED", Some(endpoint)) =
                 (frame.command, frame.endpoint)
             {
+                let left_out = connection.requests.leave_out(endpoint, self.at, PATIENCE);
+                self.waiting = self.waiting.saturating_sub(left_out);
                 return self.machine.close(number, endpoint, given);
             }
         }

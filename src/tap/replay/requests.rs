@@ -149,6 +149,24 @@ impl Requests {
         self.waiting.contains_key(&key).then_some(key)
     }
 
+    /// Leaves out what a producer or consumer has sent at most `patience` ago and the recorded broker has not answered, but for the
+    /// PRODUCER or SUBSCRIBE that opens it; how many requests.
+    pub(super) fn leave_out(&mut self, endpoint: Endpoint, at: SystemTime, patience: Duration) -> usize {
+        let may_cross = |asked: &Asked| {
+            asked.endpoint == Some(endpoint)
+                && !matches!(asked.command, "PRODUCER" | "SUBSCRIBE")
+                && at.duration_since(asked.at).unwrap_or_default() < patience
+        };
+        let mut left_out = 0;
+        self.waiting.retain(|_, waiting| {
+            let is_kept = !waiting.recorded.is_empty() || !waiting.asked.iter().all(may_cross);
+            left_out += if is_kept { 0 } else { waiting.asked.len() };
+            is_kept
+        });
+        self.count -= left_out;
+        left_out
+    }
+
     /// An answer of the recorded broker.
     pub(super) fn recorded(&mut self, key: Key, answer: Reaction) -> Option<Pair> {
         self.put(key, |waiting| waiting.recorded.push_back(answer))

@@ -160,6 +160,19 @@ fn what_was_closed_may_be_opened_elsewhere() {
 }
 
 #[test]
+fn what_crosses_the_close_of_its_producer_is_left_out() {
+    let close = || pb::CommandCloseProducer { producer_id: 1, request_id: u64::MAX, ..Default::default() };
+    let sent = || Recording::producing().send(0).receipt(0).send(1).send(2);
+    let crossed = sent().down(close()).up(producer(9)).down(success(9)).send(1).receipt(1).send(2).receipt(2);
+    assert_eq!(crossed.replay().0, Vec::<String>::new());
+    let late = sent().wait(Duration::from_secs(30)).down(close()).wait(Duration::from_secs(30));
+    let text = format!(
+        "#1 ~~ SEND producer 1 {TOPIC} sequence 1 and 1 more: the recorded broker: no answer; the embedded broker: SEND_RECEIPT"
+    );
+    assert_eq!(late.closed(Direction::ToBroker).replay().0, [text]);
+}
+
+#[test]
 fn answers_that_do_not_come_are_missing() {
     let sent = || Recording::producing().send(0).send(1).send(2).receipt(0);
     let at_once = sent().closed(Direction::ToBroker);
