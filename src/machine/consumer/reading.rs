@@ -76,8 +76,8 @@ impl Reading {
             SeekTo::Message { id, .. } => id.first_chunk().as_ref().unwrap_or(id).position(),
             SeekTo::PublishTime(time) => {
                 let from_ms = to_ms(*time).max(0).unsigned_abs();
-                let back_ms = now.wall_ms.saturating_sub(from_ms);
-                if back_ms > 0 {
+                // A time in the future is the end. Of this very millisecond there may be messages already.
+                if let Some(back_ms) = now.wall_ms.checked_sub(from_ms) {
                     let back_secs = back_ms.div_ceil(1000).saturating_add(CLOCK_DIFFERENCE_MAX_SECS);
                     subscribe.start_message_rollback_duration_sec = Some(back_secs);
                     self.published_from_ms = Some(from_ms);
