@@ -31,7 +31,9 @@ public class Tapped {
     }
 
     private static void exchange(PulsarClient client, String topic, boolean batches, int count) throws Exception {
-        try (Consumer<String> consumer = client.newConsumer(Schema.STRING).topic(topic).subscriptionName("s").subscribe();
+        // Without a group time: the timer that sends groups may send an ACK behind the CLOSE_CONSUMER.
+        try (Consumer<String> consumer = client.newConsumer(Schema.STRING).topic(topic).subscriptionName("s")
+                        .acknowledgmentGroupTime(0, TimeUnit.MILLISECONDS).subscribe();
                 Producer<String> producer = client.newProducer(Schema.STRING).topic(topic).enableBatching(batches).create()) {
             List<CompletableFuture<MessageId>> sends = new ArrayList<>();
             for (int number = 0; number < count; number++) {
