@@ -65,7 +65,7 @@ async fn come_and_go(real: &Real, namespace: &str, count: usize, period: Duratio
 }
 
 async fn a_hundred_topics_come_and_go(real: Real) {
-    come_and_go(&real, "public/default", 100, Duration::from_secs(600), Duration::from_secs(10)).await;
+    come_and_go(&real, "public/default", 100, Duration::from_secs(600), Duration::from_secs(2)).await;
 }
 
 /// No pattern of such a namespace is short enough for a broker: the list is asked for.
@@ -73,7 +73,7 @@ async fn of_a_namespace_with_a_long_name(real: Real) {
     let namespace = "public/a-namespace-whose-name-is-longer-than-any-pattern";
     real.admin.make_namespace(namespace).await;
     let period = Duration::from_secs(1);
-    come_and_go(&real, namespace, 20, period, 10 * period).await;
+    come_and_go(&real, namespace, 20, period, 2 * period).await;
 }
 
 const TOPICS: usize = 1000;
