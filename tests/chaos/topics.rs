@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
 use crate::common::cluster_admin::ClusterAdmin;
+use crate::common::within::look_until;
 use crate::report::say;
 
 /// The namespaces, and how often their lists are asked for.
@@ -27,6 +28,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(90);
 /// How long deleted topics must stay away.
 const QUIET: Duration = Duration::from_secs(10);
 const REQUESTS_AT_ONCE: usize = 8;
+/// How often a request is repeated while brokers change.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
@@ -192,15 +195,9 @@ fn name(namespace: &str, number: usize) -> String {
 }
 
 async fn until_done(admin: &ClusterAdmin, method: &str, path: &str, done: &str) -> Result<(), String> {
-    let until = Instant::now() + SETTLE_MAX;
-    loop {
-        match admin.ask(method, path, "").await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.contains(done) => return Ok(()),
-            Err(error) if Instant::now() > until => return Err(error),
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-    }
+    let is_done = |answer: &Result<String, String>| answer.as_ref().err().is_none_or(|error| error.contains(done));
+    let answer = look_until(SETTLE_MAX, ASK_EVERY, || admin.ask(method, path, ""), is_done).await;
+    answer.map_or_else(|last| last.map(drop), |_| Ok(()))
 }
 
 /// Waits until the consumer has its topics, all of them attached, and says for how long.

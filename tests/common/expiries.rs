@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use pulsar_native::client::{AuthContext, Authentication, CredentialsFuture};
 use pulsar_native::{Client, Consumer, OAuth2, Producer};
 
+use tokio::sync::watch;
+
 use super::within::within_time;
 
 /// How long one message may take to come back, and one request.
@@ -14,21 +16,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A gap that the scheduler of a busy machine makes by itself: of control stretches that are shorter than that, the longest
 /// is chance.
 const GAP_FLOOR: Duration = Duration::from_millis(100);
-/// How much longer an answer to a challenge takes than the provider: more than the gap that [`assert_no_gap`] allows for the
-/// scheduler, so that messages which wait for an answer are seen. A broker closes the connection at its next check.
-const ANSWER_TAKES: Duration = Duration::from_millis(400);
+/// An answer to a challenge is given once so many messages have gone on without it.
+const MESSAGES_MEANWHILE: u64 = 10;
+/// The most that an answer waits for them: more than the gap that [`assert_no_gap`] allows for the scheduler, so that messages
+/// which wait for an answer are seen. A broker closes the connection at its next check.
+const ANSWER_TAKES_MAX: Duration = Duration::from_millis(400);
 
-/// A source that counts for what credentials are asked, and takes its time to answer a challenge.
+/// A source that counts for what credentials are asked, and answers a challenge while its [`Load`] goes on.
 #[derive(Clone)]
 pub(crate) struct Counted {
     source: OAuth2,
     dials: Arc<AtomicUsize>,
     challenges: Arc<AtomicUsize>,
+    /// Messages of the load.
+    moved: watch::Sender<u64>,
 }
 
 impl Counted {
     pub(crate) fn new(source: OAuth2) -> Self {
-        Self { source, dials: Arc::default(), challenges: Arc::default() }
+        Self { source, dials: Arc::default(), challenges: Arc::default(), moved: watch::Sender::new(0) }
     }
 
     /// For connections.
@@ -46,7 +52,9 @@ impl Authentication for Counted {
     fn credentials<'a>(&'a self, context: &'a AuthContext) -> CredentialsFuture<'a> {
         Box::pin(async {
             if context.challenge().is_some() {
-                tokio::time::sleep(ANSWER_TAKES).await;
+                let mut moved = self.moved.subscribe();
+                let goal = *moved.borrow() + MESSAGES_MEANWHILE;
+                let _ = tokio::time::timeout(ANSWER_TAKES_MAX, moved.wait_for(|moved| *moved >= goal)).await;
                 self.challenges.fetch_add(1, Ordering::SeqCst);
             } else {
                 self.dials.fetch_add(1, Ordering::SeqCst);
@@ -61,13 +69,19 @@ pub(crate) struct Load {
     producer: Producer,
     consumer: Consumer,
     sent: u64,
+    moved: Option<watch::Sender<u64>>,
 }
 
 impl Load {
     pub(crate) async fn start(client: &Client, topic: &str) -> Self {
         let consumer = within_time(PATIENCE, "the consumer", client.consumer(topic, "load").subscribe()).await;
         let producer = within_time(PATIENCE, "the producer", client.producer(topic).create()).await;
-        Self { producer: producer.expect("a producer"), consumer: consumer.expect("a consumer"), sent: 0 }
+        Self { producer: producer.expect("a producer"), consumer: consumer.expect("a consumer"), sent: 0, moved: None }
+    }
+
+    /// The source of its client's credentials, which answers challenges while it goes on.
+    pub(crate) fn with_source(self, source: &Counted) -> Self {
+        Self { moved: Some(source.moved.clone()), ..self }
     }
 
     /// One message after the other, each received and acknowledged, until `is_done`; the longest that one took, and how
@@ -84,6 +98,9 @@ impl Load {
             self.consumer.ack(&message).expect("noted");
             longest = longest.max(started.elapsed());
             self.sent += 1;
+            if let Some(moved) = &self.moved {
+                moved.send_replace(self.sent);
+            }
         }
         (longest, self.sent - first)
     }

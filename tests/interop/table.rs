@@ -1,12 +1,14 @@
 //! Table views: both sides see the same entries, before a compaction and after it.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pulsar_native::TableView;
+use serde_json::Value;
 
 use crate::admin;
 use crate::checks::{Work, new_topic};
+use crate::common::within::look_until;
 use crate::message::Described;
 use crate::ours::{Ours, within};
 use crate::peer::Peer;
@@ -72,12 +74,9 @@ fn compare(view: &TableView, theirs: &BTreeMap<String, Vec<u8>>) -> Result<(), S
 /// Has the broker compact the topic up to its present end.
 async fn compact(topic: &str) -> Result<(), String> {
     admin::compact(topic).await?;
-    let started = Instant::now();
-    while admin::compaction(topic).await?["status"] != "SUCCESS" {
-        if started.elapsed() > COMPACTED_WITHIN {
-            return Err("the compaction has not ended".to_owned());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
+    let look = || admin::compaction(topic);
+    let has_ended =
+        |status: &Result<Value, String>| status.as_ref().map_or(true, |status| status["status"] == "SUCCESS");
+    let ended = look_until(COMPACTED_WITHIN, Duration::from_millis(50), look, has_ended).await;
+    ended.map_err(|_| "the compaction has not ended".to_owned())?.map(drop)
 }

@@ -4,6 +4,7 @@
 use pulsar_native::Topics;
 
 use super::*;
+use crate::common::within::look_until;
 
 const TOPICS: usize = 1000;
 /// Of each topic.
@@ -60,14 +61,11 @@ async fn waiting(limit: usize) -> (usize, usize) {
     (bytes, grown)
 }
 
-/// Looks now and then: to look at a thousand topics takes longer than a round of the runtime.
 async fn seen(what: &str, condition: impl Fn() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    within_time(VIRTUAL_WAIT_TIMEOUT, what, waiting).await;
+    let is_so =
+        look_until(VIRTUAL_WAIT_TIMEOUT, Duration::from_millis(20), || std::future::ready(condition()), |is_so| *is_so)
+            .await;
+    assert!(is_so.is_ok(), "waited {VIRTUAL_WAIT_TIMEOUT:?} for {what}");
 }
 
 #[test]

@@ -141,7 +141,7 @@ async fn expiries_under_load(real: Real) {
     let (source, _file) = source("load", "app-short");
     let (source, before) = (Counted::new(source), token_requests("app-short").await);
     let client = connected(Client::builder(&real.url).authentication(source.clone())).await;
-    let mut load = Load::start(&client, &target.topic("load")).await;
+    let mut load = Load::start(&client, &target.topic("load")).await.with_source(&source);
     let (gap, count) = load.run(|| source.challenges() == 3).await;
     let (end_gap, _) = load.run_for(Duration::from_millis(500)).await;
     println!("three expiries: {count} messages, the longest took {:?}", gap.max(end_gap));

@@ -5,6 +5,7 @@ use std::future::{Future, IntoFuture};
 
 use super::*;
 
+use crate::common::within::look_until;
 pub(crate) use crate::common::within::within_time;
 
 /// How long anything may take. A wait that reaches it is a failure, so a long one costs nothing.
@@ -22,15 +23,8 @@ pub async fn until<T: Debug, F: Future<Output = T>>(
     look: impl Fn() -> F,
     condition: impl Fn(&T) -> bool,
 ) -> T {
-    let started = Instant::now();
-    loop {
-        let seen = look().await;
-        if condition(&seen) {
-            return seen;
-        }
-        assert!(started.elapsed() < WAIT_TIMEOUT, "waited {WAIT_TIMEOUT:?} for {what}; last seen: {seen:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let seen = look_until(WAIT_TIMEOUT, Duration::from_millis(20), look, condition).await;
+    seen.unwrap_or_else(|seen| panic!("waited {WAIT_TIMEOUT:?} for {what}; last seen: {seen:?}"))
 }
 
 /// Waits until the broker has an acknowledgement for every message of the subscription.

@@ -38,8 +38,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// How many letters are awaited before a kill, and how long at the most.
 const LETTERS_BEFORE_KILL: (u64, u64) = (10, 40);
 const PAUSE_MAX: Duration = Duration::from_secs(20);
-/// A broker is dead for so many milliseconds before it is started.
-const DEAD_MS: (u64, u64) = (0, 2_000);
+/// A broker stays dead until so many more letters have arrived, or for this time.
+const LETTERS_WHILE_DEAD: (u64, u64) = (0, 20);
+const DEAD_MAX: Duration = Duration::from_secs(2);
 const SETTLE_MAX: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -120,7 +121,8 @@ impl Run {
             self.until(Instant::now() + PAUSE_MAX, |run| run.letters() >= goal).await;
             say(format_args!("kill {} of {rounds}: {} letters", round + 1, self.letters()));
             self.problems.extend(self.cluster.broker(killed, "kill").await.err());
-            tokio::time::sleep(Duration::from_millis(rng.between(DEAD_MS.0, DEAD_MS.1))).await;
+            let goal = self.letters() + rng.between(LETTERS_WHILE_DEAD.0, LETTERS_WHILE_DEAD.1);
+            self.until(Instant::now() + DEAD_MAX, |run| run.letters() >= goal).await;
             self.problems.extend(self.cluster.broker(killed, "start").await.err());
         }
     }

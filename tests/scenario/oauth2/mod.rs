@@ -129,7 +129,7 @@ async fn tokens_that_expire_under_load_leave_no_gap_and_cost_one_request_each() 
     let source = Counted::new(source(&broker, &key_file));
     let client = Client::builder(broker.url()).authentication(source.clone()).connect();
     let client = within("the connection", client).await.expect("a client");
-    let mut load = Load::start(&client, "load").await;
+    let mut load = Load::start(&client, "load").await.with_source(&source);
     let (gap, _) = load.run(|| source.challenges() == 3).await;
     let (end_gap, _) = load.run_for(Duration::from_millis(300)).await;
     assert_no_gap(gap.max(end_gap), control_gap);
