@@ -82,7 +82,8 @@ impl fmt::Display for HandleState {
 /// The first item is the present state, and each later one the state after a change. Changes that follow each other
 /// faster than they are read are coalesced: a reader sees the latest state, in the order of time, and may miss those in
 /// between. It is also a [`Stream`]. It ends once the last state, in which all parts have ended, was read, or when the
-/// handle was dropped; it does not keep the handle open. That of a pattern goes on without topics, since others may come.
+/// handle was dropped; it does not keep the handle open. A consumer of a pattern has its last state when it is closed: until then
+/// topics may join.
 pub struct StateWatch<S> {
     signal: Arc<StateSignal>,
     seen: u64,

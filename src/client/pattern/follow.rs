@@ -6,8 +6,8 @@
 //!     +-> remove parts of topics that are gone -> open those that are new -> wait
 //! ```
 //!
-//! A list that is asked for may be older than what was announced last: a broker answers those who ask at the same time
-//! with one list. So while there are announcements,
+//! A list that is requested may be older than the last WATCH_TOPIC_UPDATE, since a broker answers concurrent requests with one
+//! list. So while a watcher is attached,
 //!
 //! - a topic that a list lacks is gone once the next list, a moment later, lacks it too;
 //! - a topic that a list still has after its removal was announced is there again once the next list has it too;

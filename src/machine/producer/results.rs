@@ -18,8 +18,8 @@ use crate::machine::Deferred;
 /// How many sends outside batches share one allocation.
 pub(crate) const SEND_SLOTS: u32 = 64;
 
-/// How many batches of different keys share one allocation: a message of another key each time finds the counter of its
-/// results in the cache. More would make the list of those who wait long.
+/// How many batches of different keys share one allocation, so that the reference count which each message changes stays in the
+/// cache where every message has another key. The wakers of all of them are one list, which is searched.
 const KEY_BATCH_SLOTS: u32 = 8;
 
 /// The bits of an index that number the members of a batch, where several batches have a slot each.

@@ -250,7 +250,7 @@ impl TopicListWatcher {
         }
     }
 
-    /// Ends a watcher whose list, or whose changes that nobody takes, have grown beyond their bound.
+    /// Ends the watcher if its list, or the changes that wait for [`take_news`](Self::take_news), exceed [`TOPICS_MAX`].
     fn check_size(&mut self, deferred: &mut Deferred) {
         if self.topics.len().max(self.changes.len()) > TOPICS_MAX {
             let what = format!("more than {TOPICS_MAX} topics match the pattern, or have changed");

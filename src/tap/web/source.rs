@@ -22,7 +22,8 @@ const WHOLE: u8 = 100;
 #[derive(Debug)]
 pub(super) struct Source {
     store: Mutex<Store>,
-    /// Counts what changes; those who ask for news wait for another number.
+    /// The version of what the page shows. A request for news names the version that the page has, and is answered once there is
+    /// another.
     news: watch::Sender<u64>,
     /// Why there is no more than there is.
     ended: Mutex<Option<String>>,

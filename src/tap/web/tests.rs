@@ -358,6 +358,6 @@ async fn news_is_what_has_changed_and_nothing_once_all_is_read() {
     let state = source.state();
     assert_eq!(state["read"], 100);
     assert!(state["ended"].is_string(), "{state}");
-    // Who has this answer waits for the next change.
+    // A request for news that names this version is answered by the next change, not at once.
     assert_eq!(Some(*source.news().borrow()), state["news"].as_u64());
 }

@@ -327,7 +327,7 @@ async fn the_end_of_a_producers_topic_is_an_event() {
     stage.close_and_check().await;
 }
 
-/// The only topic of a pattern ends for good, and joins again: what is watched goes on in between.
+/// The watch of a pattern consumer's state yields states after its only topic has ended, until the consumer is closed.
 #[cfg(feature = "patterns")]
 #[tokio::test(start_paused = true)]
 async fn the_states_of_a_pattern_go_on_without_topics() {
