@@ -90,19 +90,20 @@ impl Supervisor {
     ) {
         let is_retired = self.is_retired(connection);
         let tls = self.pool.key(connection).is_some_and(|key| key.tls);
-        let Some(managed) = self.current(connection, id, attempt) else { return };
+        if self.current(connection, id, attempt).is_none() {
+            return;
+        }
         if is_retired {
             return self.reattach(id, &topic_migrated(), now, deferred);
         }
-        let topic = managed.subject.clone();
-        let is_first = matches!(managed.state, ManagedState::Attached) || managed.migrations == 0;
-        managed.migrations = managed.migrations.saturating_add(1);
+        let Some(managed) = self.endpoints.get_mut(&id) else { return };
+        let (topic, is_first) = (managed.subject.clone(), managed.count_migration(&self.config));
         let error = match migrated_url(url, tls) {
             Ok(url) => {
                 let service_url: Arc<str> = url.to_string().into();
                 let hosts = self.hosts_at(url, self.hosts.place().cluster);
                 if let Some(managed) = self.endpoints.get_mut(&id) {
-                    managed.hosts = Some(hosts);
+                    managed.hosts = Some(Box::new(hosts));
                 }
                 self.notice(id, topic.clone(), EndpointNotice::Migrated { service_url });
                 if is_first {
@@ -114,7 +115,7 @@ impl Supervisor {
         };
         self.pool.leave(Holder::Endpoint(id), now);
         if let Some(managed) = self.endpoints.get_mut(&id) {
-            if let AfterFailure::RetryAt(at) = managed.back_off(&mut self.random, now) {
+            if let AfterFailure::RetryAt(at) = managed.back_off(&self.config, &mut self.random, now) {
                 let report = managed.report_failure(&error, at, now, deferred);
                 self.notice(id, topic, report);
                 self.set_retry(Holder::Endpoint(id), at);

@@ -27,10 +27,12 @@ impl Supervisor {
             debug_assert!(false, "{id} is opened once");
             return;
         }
-        let mut managed = ManagedEndpoint::new(endpoint, self.backoff());
+        let mut managed = ManagedEndpoint::new(endpoint);
         // The only deadline of a machine that was never attached is the end of its creation.
         let first = managed.endpoint.expire(&self.ready, now, deferred).and_then(|expired| expired.next);
-        managed.creation_deadline = first.filter(|_| !managed.is_established).map(|deadline| deadline.at);
+        if let Some(deadline) = first.filter(|_| !managed.is_established) {
+            managed.set_creation_deadline(deadline.at, &self.config);
+        }
         self.endpoints.insert(id, Box::new(managed));
         self.attach(id, now);
         self.poll_endpoint(id, now, deferred);
@@ -39,7 +41,7 @@ impl Supervisor {
     /// Starts a new way to a broker: by LOOKUP, or straight to the service URL.
     pub(super) fn attach(&mut self, id: EndpointId, now: Now) {
         let Some(managed) = self.endpoints.get_mut(&id) else { return };
-        let key = managed.hosts.as_ref().unwrap_or(&self.hosts).key();
+        let key = managed.hosts.as_deref().unwrap_or(&self.hosts).key();
         let key = match managed.route {
             AttachRoute::AnyBroker => {
                 managed.state = ManagedState::Connecting;
@@ -47,7 +49,8 @@ impl Supervisor {
             }
             AttachRoute::TopicOwner => {
                 let deadline = now.at.checked_add(self.config.operation_timeout);
-                managed.state = ManagedState::LookingUp { lookup: Lookup::new(key.clone(), deadline), request: None };
+                let lookup = Box::new(Lookup::new(key.clone(), deadline));
+                managed.state = ManagedState::LookingUp { lookup, request: None };
                 key
             }
         };
@@ -76,7 +79,7 @@ impl Supervisor {
                 self.notice(id, topic, EndpointNotice::LookupSent);
             }
             ManagedState::Connecting => {
-                let place = managed.hosts.as_ref().unwrap_or(&self.hosts).place();
+                let place = managed.hosts.as_deref().unwrap_or(&self.hosts).place();
                 if managed.place.replace(place).is_some_and(|before| before != place) {
                     managed.endpoint.on_cluster_changed(deferred);
                 }
@@ -205,7 +208,7 @@ impl Supervisor {
         } else {
             self.pool.leave(holder, now);
             if let Some(managed) = self.endpoints.get_mut(&id) {
-                if let AfterFailure::RetryAt(at) = managed.back_off(&mut self.random, now) {
+                if let AfterFailure::RetryAt(at) = managed.back_off(&self.config, &mut self.random, now) {
                     let report = managed.report_failure(&closed_by_broker(), at, now, deferred);
                     let topic = managed.subject.clone();
                     self.notice(id, topic, report);
@@ -231,7 +234,7 @@ impl Supervisor {
             failure
         };
         let Some(managed) = self.endpoints.get_mut(&id) else { return };
-        match managed.on_failure(failure, &mut self.random, now) {
+        match managed.on_failure(failure, &self.config, &mut self.random, now) {
             AfterFailure::RetryAt(at) => {
                 let report = managed.report_failure(&error, at, now, deferred);
                 let topic = managed.subject.clone();
@@ -265,7 +268,7 @@ impl Supervisor {
     /// Serves an endpoint that no session has: its deadlines, its close, its end.
     pub(super) fn poll_endpoint(&mut self, id: EndpointId, now: Now, deferred: &mut Deferred) {
         let Some(managed) = self.endpoints.get(&id) else { return };
-        let is_late = managed.creation_deadline.is_some_and(|at| at <= now.at) && !managed.is_with_session();
+        let is_late = managed.creation_deadline().is_some_and(|at| at <= now.at) && !managed.is_with_session();
         // Once it is closed nobody waits for its creation: the close has a deadline of its own.
         if is_late && !managed.endpoint.is_finished() && !managed.endpoint.is_closing() {
             // The machine would time out by itself, without the broker whose answer is still outstanding.

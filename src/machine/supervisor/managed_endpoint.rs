@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind};
 use crate::machine::control::{Attempt, RequestToken};
 use crate::machine::endpoint::attach_status::AttachFailure;
 use crate::machine::endpoint::machine::AttachRoute;
+use crate::machine::supervisor::SupervisorConfig;
 use crate::machine::supervisor::backoff::Backoff;
 use crate::machine::supervisor::failure::Failure;
 use crate::machine::supervisor::lookup::Lookup;
@@ -44,7 +45,7 @@ pub(crate) enum ManagedState {
     /// LOOKUP: queued for a slot on a connection, or, with `request`, waiting for the answer.
     LookingUp {
         /// The lookup, which survives redirects.
-        lookup: Lookup,
+        lookup: Box<Lookup>,
         /// The request on its way.
         request: Option<RequestToken>,
     },
@@ -74,24 +75,57 @@ pub(crate) struct ManagedEndpoint {
     /// [`AnyEndpoint::subject`](crate::machine::endpoint::machine::AnyEndpoint::subject), asked for once.
     pub(crate) subject: Arc<str>,
     pub(crate) route: AttachRoute,
-    pub(crate) state: ManagedState,
-    /// The hosts that it is looked up at, once its topic has migrated to another cluster; else those of the client.
-    pub(crate) hosts: Option<ServiceHosts>,
-    /// Where it was last opened, or was to be.
-    pub(crate) place: Option<Place>,
-    /// How often its topic was said to have migrated since it was attached, or created.
-    pub(crate) migrations: u32,
-    /// The last attempt given to a session.
-    pub(crate) attempt: Attempt,
-    /// Attempts that have failed since it was attached, or created.
-    failed_attempts: u32,
-    /// When the endpoint itself gives its creation up; `None` once it has been attached.
-    pub(crate) creation_deadline: Option<Instant>,
     /// It was attached before, or is in use without.
     pub(crate) is_established: bool,
+    pub(crate) state: ManagedState,
+    /// The hosts that it is looked up at, once its topic has migrated to another cluster; else those of the client.
+    pub(crate) hosts: Option<Box<ServiceHosts>>,
+    /// Where it was last opened, or was to be.
+    pub(crate) place: Option<Place>,
+    /// The last attempt given to a session.
+    pub(crate) attempt: Attempt,
+    /// What has happened since it was attached, or created. `None` while it is attached, so that an endpoint without work takes no
+    /// more than it needs.
+    detachment: Option<Box<Detachment>>,
+}
+
+/// What is known of an endpoint that is not attached. It ends with the next attach.
+#[derive(Debug)]
+struct Detachment {
+    /// Attempts that have failed.
+    failed_attempts: u32,
+    /// How often the topic was said to have migrated.
+    migrations: u32,
+    /// When the endpoint itself gives its creation up; `None` if it has been attached before.
+    creation_deadline: Option<Instant>,
     backoff: Backoff,
     final_attempt: FinalAttempt,
     last_error: Option<Error>,
+}
+
+impl Detachment {
+    fn new(config: &SupervisorConfig) -> Box<Self> {
+        Box::new(Self {
+            failed_attempts: 0,
+            migrations: 0,
+            creation_deadline: None,
+            backoff: config.backoff(),
+            final_attempt: FinalAttempt::Unplanned,
+            last_error: None,
+        })
+    }
+
+    /// The next attempt: at `retry_at`, or earlier if it is the final one before the pending messages time out.
+    fn schedule_attempt(&mut self, retry_at: Instant, send_timeout: Option<Duration>, now: Now) -> Instant {
+        if self.final_attempt == FinalAttempt::Unplanned {
+            let margin = |timeout: Duration| timeout.checked_sub(FINAL_ATTEMPT_MARGIN);
+            let time = send_timeout.and_then(margin).and_then(|after| now.at.checked_add(after));
+            self.final_attempt = time.map_or(FinalAttempt::Spent, FinalAttempt::At);
+        }
+        let (at, final_attempt) = self.final_attempt.cap(retry_at, now.at);
+        self.final_attempt = final_attempt;
+        at
+    }
 }
 
 /// Messages fail at their send timeout: one attempt is made just before that, however long the back-off has grown.
@@ -132,24 +166,41 @@ const FINAL_ATTEMPT_MARGIN: Duration = Duration::from_millis(100);
 
 impl ManagedEndpoint {
     /// An endpoint that has never been attached. Its state is set by the lookup that follows.
-    pub(crate) fn new(endpoint: EndpointRef, backoff: Backoff) -> Self {
+    pub(crate) fn new(endpoint: EndpointRef) -> Self {
         let (subject, route, is_established) = (endpoint.subject(), endpoint.route(), endpoint.is_in_use());
         Self {
             endpoint,
             subject,
             route,
+            is_established,
             state: ManagedState::BackingOff,
             hosts: None,
             place: None,
-            migrations: 0,
             attempt: Attempt(0),
-            failed_attempts: 0,
-            creation_deadline: None,
-            is_established,
-            backoff,
-            final_attempt: FinalAttempt::Unplanned,
-            last_error: None,
+            detachment: None,
         }
+    }
+
+    fn detachment(&mut self, config: &SupervisorConfig) -> &mut Detachment {
+        self.detachment.get_or_insert_with(|| Detachment::new(config))
+    }
+
+    /// When the endpoint itself gives its creation up; `None` once it has been attached.
+    pub(crate) fn creation_deadline(&self) -> Option<Instant> {
+        self.detachment.as_ref()?.creation_deadline
+    }
+
+    pub(crate) fn set_creation_deadline(&mut self, at: Instant, config: &SupervisorConfig) {
+        self.detachment(config).creation_deadline = Some(at);
+    }
+
+    /// Its topic is said to have migrated. Whether that is the first time since it was attached, or created.
+    pub(crate) fn count_migration(&mut self, config: &SupervisorConfig) -> bool {
+        let was_attached = matches!(self.state, ManagedState::Attached);
+        let detachment = self.detachment(config);
+        let is_first = was_attached || detachment.migrations == 0;
+        detachment.migrations = detachment.migrations.saturating_add(1);
+        is_first
     }
 
     /// A new attempt to open it.
@@ -168,28 +219,31 @@ impl ManagedEndpoint {
     pub(crate) fn on_opened(&mut self) {
         self.state = ManagedState::Attached;
         self.is_established = true;
-        self.creation_deadline = None;
-        self.last_error = None;
-        self.final_attempt = FinalAttempt::Unplanned;
-        self.failed_attempts = 0;
-        self.migrations = 0;
-        self.backoff.reset();
+        self.detachment = None;
     }
 
     /// The client uses another cluster: what was found out about the last one does not count there.
     pub(crate) fn on_cluster_switched(&mut self) {
         self.hosts = None;
-        self.migrations = 0;
-        self.backoff.reset();
+        if let Some(detachment) = &mut self.detachment {
+            detachment.migrations = 0;
+            detachment.backoff.reset();
+        }
     }
 
     /// A step failed, or the connection was lost.
-    pub(crate) fn on_failure(&mut self, failure: Failure, random: &mut SplitMix64, now: Now) -> AfterFailure {
+    pub(crate) fn on_failure(
+        &mut self,
+        failure: Failure,
+        config: &SupervisorConfig,
+        random: &mut SplitMix64,
+        now: Now,
+    ) -> AfterFailure {
         if failure.is_final(self.is_established) {
             return AfterFailure::Fail(failure.error.with_topic(&self.subject));
         }
-        self.last_error = Some(failure.error);
-        self.back_off(random, now)
+        self.detachment(config).last_error = Some(failure.error);
+        self.back_off(config, random, now)
     }
 
     /// Tells the endpoint why it is not attached, and when the next attempt is made.
@@ -203,7 +257,7 @@ impl ManagedEndpoint {
         let attempt = self.next_attempt();
         self.endpoint.on_attach_failed(&AttachFailure { error, attempt, next_attempt }, now, deferred);
         let error = error.clone();
-        match self.failed_attempts {
+        match self.failed_attempts() {
             0 => EndpointNotice::Detached { error },
             attempt => {
                 let retry_in = next_attempt.map(|at| at.saturating_duration_since(now.at));
@@ -212,36 +266,33 @@ impl ManagedEndpoint {
         }
     }
 
+    /// Attempts that have failed since it was attached, or created.
+    fn failed_attempts(&self) -> u32 {
+        self.detachment.as_ref().map_or(0, |detachment| detachment.failed_attempts)
+    }
+
     /// The number of the next attempt, or of the one that is being made.
     pub(crate) fn next_attempt(&self) -> u32 {
-        self.failed_attempts.saturating_add(1)
+        self.failed_attempts().saturating_add(1)
     }
 
     /// Waits before the next attempt.
-    pub(crate) fn back_off(&mut self, random: &mut SplitMix64, now: Now) -> AfterFailure {
+    pub(crate) fn back_off(&mut self, config: &SupervisorConfig, random: &mut SplitMix64, now: Now) -> AfterFailure {
         let was_attached = matches!(self.state, ManagedState::Attached);
         let counts = !was_attached && !mutation!(AttemptStays);
-        self.failed_attempts = self.failed_attempts.saturating_add(u32::from(counts));
         self.state = ManagedState::BackingOff;
-        let wait = self.backoff.next(random);
-        AfterFailure::RetryAt(now.at.checked_add(wait).map(|at| self.schedule_attempt(at, now)))
-    }
-
-    /// The next attempt: at `retry_at`, or earlier if it is the final one before the pending messages time out.
-    fn schedule_attempt(&mut self, retry_at: Instant, now: Now) -> Instant {
-        if self.final_attempt == FinalAttempt::Unplanned {
-            let margin = |timeout: Duration| timeout.checked_sub(FINAL_ATTEMPT_MARGIN);
-            let time = self.endpoint.send_timeout().and_then(margin).and_then(|after| now.at.checked_add(after));
-            self.final_attempt = time.map_or(FinalAttempt::Spent, FinalAttempt::At);
-        }
-        let (at, final_attempt) = self.final_attempt.cap(retry_at, now.at);
-        self.final_attempt = final_attempt;
-        at
+        let send_timeout = self.endpoint.send_timeout();
+        let detachment = self.detachment(config);
+        detachment.failed_attempts = detachment.failed_attempts.saturating_add(u32::from(counts));
+        let wait = detachment.backoff.next(random);
+        let retry_at = now.at.checked_add(wait);
+        AfterFailure::RetryAt(retry_at.map(|at| detachment.schedule_attempt(at, send_timeout, now)))
     }
 
     /// Why it was not created in time: the last failure, else the broker that has not answered.
     pub(crate) fn creation_timed_out(&self, after: Duration, address: Option<&Arc<str>>) -> Error {
-        timed_out(self.endpoint.open_description(), after, self.last_error.as_ref(), address).with_topic(&self.subject)
+        let last_error = self.detachment.as_ref().and_then(|detachment| detachment.last_error.as_ref());
+        timed_out(self.endpoint.open_description(), after, last_error, address).with_topic(&self.subject)
     }
 }
 

@@ -109,6 +109,10 @@ impl SupervisorConfig {
             seed,
         }
     }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(self.initial_backoff_interval, self.max_backoff_interval)
+    }
 }
 
 /// What a timer is for.
@@ -354,10 +358,6 @@ impl Supervisor {
 
     fn set_retry(&mut self, holder: Holder, at: Option<Instant>) {
         self.timers.set(Timer::Retry(holder), at.map(|at| Deadline::new(at, "back-off")));
-    }
-
-    fn backoff(&self) -> Backoff {
-        Backoff::new(self.config.initial_backoff_interval, self.config.max_backoff_interval)
     }
 
     fn on_session_event(&mut self, connection: ConnectionId, event: SessionEvent, now: Now, deferred: &mut Deferred) {

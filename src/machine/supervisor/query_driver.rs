@@ -119,7 +119,7 @@ impl Supervisor {
             query,
             state: QueryState::BackingOff,
             hosts_left: self.hosts.count(),
-            backoff: self.backoff(),
+            backoff: self.config.backoff(),
             last_error: None,
         };
         self.queries.insert(number, managed);
