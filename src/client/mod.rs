@@ -37,6 +37,7 @@ use crate::id::{ConsumerId, ProducerId, WatcherId};
 use crate::machine::EndpointRef;
 use crate::machine::control::Input;
 use crate::machine::memory::MemoryBudget;
+use crate::machine::producer::ProducerConfig;
 use crate::machine::receive_memory::ReceiveBudget;
 use crate::machine::supervisor::connection_states::ConnectionStates;
 use crate::machine::supervisor::query::{self, Query};
@@ -46,6 +47,7 @@ use crate::topic::TopicName;
 
 use driver::SupervisorHandle;
 use failover::Switch;
+use same_options::SameOptions;
 
 mod acker;
 mod auth;
@@ -82,6 +84,7 @@ mod reader;
 mod receive;
 mod routing;
 pub(crate) mod runtime;
+mod same_options;
 mod seek;
 mod sink;
 mod state;
@@ -190,6 +193,7 @@ pub(crate) struct Shared {
     memory: Option<Arc<MemoryBudget>>,
     /// Of what waits in consumers; `None`: without a limit.
     receive_memory: Option<Arc<ReceiveBudget>>,
+    producer_options: SameOptions<ProducerConfig>,
     /// What a drain has to end.
     handles: drain::Handles,
     seed: u64,
@@ -466,18 +470,19 @@ impl Shared {
         WatcherId(self.watcher_ids.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The topics behind `topic`: its partitions, or itself if it has none.
-    pub(crate) async fn parts_of(&self, topic: &TopicName) -> Result<Vec<(Arc<str>, i32)>> {
+    /// The full name of `topic`, and the topics behind it: its partitions, or itself if it has none.
+    pub(crate) async fn parts_of(&self, topic: &TopicName) -> Result<(Arc<str>, Vec<(Arc<str>, i32)>)> {
+        let name: Arc<str> = topic.as_str().into();
         // The name of a partition is a topic by itself.
         if let Some(index) = topic.partition_index() {
-            return Ok(vec![(topic.as_str().into(), i32::try_from(index).unwrap_or(-1))]);
+            return Ok((name.clone(), vec![(name, i32::try_from(index).unwrap_or(-1))]));
         }
-        let count = self.partitions(topic.as_str().into()).await?;
+        let count = self.partitions(name.clone()).await?;
         if count == 0 {
-            return Ok(vec![(topic.as_str().into(), -1)]);
+            return Ok((name.clone(), vec![(name, -1)]));
         }
         let part = |index: u32| (topic.partition(index).as_str().into(), i32::try_from(index).unwrap_or(i32::MAX));
-        Ok((0..count).map(part).collect())
+        Ok((name, (0..count).map(part).collect()))
     }
 }
 

@@ -144,8 +144,8 @@ impl ConsumerBuilder {
                 let what = format!("{topic} is named twice");
                 return Err(Error::local(ErrorKind::InvalidArgument, what));
             }
-            let parts = self.client.parts_of(&topic).await?;
-            found.names.push(Arc::from(topic.as_str()));
+            let (name, parts) = self.client.parts_of(&topic).await?;
+            found.names.push(name);
             // The name of a partition is a topic by itself.
             if topic.partition_index().is_none() && parts.iter().any(|(_, partition)| *partition >= 0) {
                 found.partitioned.push(topic);

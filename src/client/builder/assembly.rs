@@ -14,6 +14,7 @@ use crate::client::driver::{Clusters, DialConfig, SupervisorDriver, SupervisorHa
 use crate::client::failover::{Cluster, Switch};
 use crate::client::observe::{Observer, ObserverConfig};
 use crate::client::runtime::Runtime;
+use crate::client::same_options::SameOptions;
 use crate::client::{Client, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
@@ -39,6 +40,7 @@ impl ClientBuilder {
             #[cfg(feature = "http")]
             admin: switch.admin.clone(),
             switch: Arc::new(switch),
+            producer_options: SameOptions::default(),
             handles: Handles::default(),
             supervisor: handle.clone(),
             service_url: service_url.to_string().into(),

@@ -54,7 +54,7 @@ pub enum BatchingType {
 
 /// The options of a producer, as its machine needs them. The meaning, unit and default of each are documented
 /// at its method of [`ProducerBuilder`](crate::ProducerBuilder).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the builder documents each of them")]
 pub struct ProducerConfig {

@@ -46,7 +46,7 @@ pub const TAG_BYTES: usize = 16;
 pub type Encryption = std::sync::Arc<dyn Encrypt>;
 /// What a producer encrypts with. In a build without the feature `encryption` there is none, and no code for it.
 #[cfg(not(feature = "encryption"))]
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Encryption {}
 
 /// Gives the data keys of a producer, and makes new ones when they are due.
@@ -59,6 +59,14 @@ pub trait Encrypt: fmt::Debug + Send + Sync {
 
     /// By how much an entry gets larger under the present data key, bytes: tag and metadata.
     fn overhead_bytes(&self) -> usize;
+}
+
+/// Whether they are the same one: each has keys of its own.
+#[cfg(feature = "encryption")]
+impl PartialEq for dyn Encrypt {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::addr_eq(self, other)
+    }
 }
 
 /// A key that payloads are encrypted with, and under which no initialization vector is used twice.
