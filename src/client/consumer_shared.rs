@@ -7,7 +7,7 @@ use std::task::Waker;
 use super::dead_letter::{DeadLetters, LetterQueue, LetterTopics, Producers};
 use super::drain::InHand;
 use super::encryption::Decryption;
-use super::events::{ConsumerEvent, EventQueue, EventSource};
+use super::events::{ConsumerEvent, EventQueue};
 use super::interceptors::{ConsumerInterceptors, RedeliverySource};
 use super::joining::Joining;
 use super::parts::{Part, Parts};
@@ -214,10 +214,10 @@ impl ConsumerShared {
         })
     }
 
-    fn observer(&self, topic: Arc<str>, partition: i32) -> Arc<dyn TopicObserver> {
-        let events = EventSource { topic, queue: self.events.clone() };
+    fn observer(&self, partition: i32) -> Arc<dyn TopicObserver> {
+        let events = self.events.clone();
         match self.interceptors.clone() {
-            None => Arc::new(events),
+            None => events,
             Some(interceptors) => Arc::new(RedeliverySource { events, partition, interceptors }),
         }
     }
@@ -247,7 +247,7 @@ impl ConsumerShared {
             QueueSignals {
                 inbox: self.inbox.clone(),
                 epoch: Arc::new(AtomicU64::new(0)),
-                observer: Some(self.observer(topic.clone(), partition)),
+                observer: Some(self.observer(partition)),
             },
             subscribed,
             clock::now(),

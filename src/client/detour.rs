@@ -40,8 +40,8 @@ pub(super) struct Detour {
 
 impl Detour {
     /// Itself, unless there is nothing to do.
-    pub(super) fn if_any(self) -> Option<Self> {
-        (self.hooks.is_some() || self.router.is_some() || self.lazy.is_some()).then_some(self)
+    pub(super) fn if_any(self) -> Option<Box<Self>> {
+        (self.hooks.is_some() || self.router.is_some() || self.lazy.is_some()).then(|| Box::new(self))
     }
 
     /// The message that is sent instead, and what gets its outcome instead of `callback`.

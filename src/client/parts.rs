@@ -24,9 +24,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::machine::endpoint::state_signal::StateSignal;
 use crate::machine::{Deferred, Endpoint, EndpointId, EndpointMachine, Reply, ReplyTo};
 
-/// Identifies one set, for as long as it or a part of it exists: two ids are equal if they share the allocation.
-#[derive(Clone)]
-struct SetId(Arc<()>);
+/// So many parts are searched for a name one by one.
+const SEARCHED_PARTS_MAX: usize = 8;
 
 /// A topic that is not partitioned, or one partition of a topic, and its endpoint.
 pub(super) struct Part<M> {
@@ -35,7 +34,8 @@ pub(super) struct Part<M> {
     /// The index of the partition, -1 for a topic that is not partitioned.
     pub(super) partition: i32,
     pub(super) endpoint: Arc<Endpoint<M>>,
-    set: SetId,
+    /// That of its set, which it identifies for as long as the set or a part of it exists.
+    set_signal: Arc<StateSignal>,
     /// See [`Self::report_end`].
     end_reported: AtomicBool,
 }
@@ -84,7 +84,6 @@ impl<M: EndpointMachine> Part<M> {
 
 /// The parts of one producer or consumer. Dropping the set closes them.
 pub(super) struct Parts<M: EndpointMachine> {
-    id: SetId,
     /// Incremented by every change of the set, under its lock.
     epoch: AtomicU64,
     /// Told of every change of the set, and of the state of a part.
@@ -92,19 +91,53 @@ pub(super) struct Parts<M: EndpointMachine> {
     list: RwLock<List<M>>,
 }
 
+type ByTopic<M> = HashMap<Arc<str>, Arc<Part<M>>>;
+
 struct List<M> {
     parts: Vec<Arc<Part<M>>>,
-    /// The same parts by their full names.
-    by_topic: HashMap<Arc<str>, Arc<Part<M>>>,
+    /// The same parts by their full names, once there were more than [`SEARCHED_PARTS_MAX`].
+    by_topic: Option<Box<ByTopic<M>>>,
     /// No more parts are added.
     is_closed: bool,
 }
 
+impl<M: EndpointMachine> List<M> {
+    fn add(&mut self, part: Arc<Part<M>>) {
+        if self.parts.is_empty() {
+            // Most handles have one part.
+            self.parts.reserve_exact(1);
+        }
+        if let Some(by_topic) = &mut self.by_topic {
+            by_topic.insert(part.topic.clone(), part.clone());
+        }
+        self.parts.push(part);
+        if self.by_topic.is_none() && self.parts.len() > SEARCHED_PARTS_MAX {
+            let by_topic = self.parts.iter().map(|part| (part.topic.clone(), part.clone())).collect();
+            self.by_topic = Some(Box::new(by_topic));
+        }
+    }
+
+    fn remove(&mut self, id: EndpointId) -> Option<Arc<Part<M>>> {
+        let at = self.parts.iter().position(|part| part.id() == id)?;
+        let part = self.parts.remove(at);
+        if let Some(by_topic) = &mut self.by_topic {
+            by_topic.remove(&part.topic);
+        }
+        Some(part)
+    }
+
+    fn of_topic(&self, topic: &str) -> Option<&Arc<Part<M>>> {
+        match &self.by_topic {
+            Some(by_topic) => by_topic.get(topic),
+            None => self.parts.iter().find(|part| *part.topic == *topic),
+        }
+    }
+}
+
 impl<M: EndpointMachine> Parts<M> {
     pub(super) fn new() -> Self {
-        let list = List { parts: Vec::new(), by_topic: HashMap::new(), is_closed: false };
-        let signal = StateSignal::new();
-        Self { id: SetId(Arc::new(())), epoch: AtomicU64::new(0), signal, list: RwLock::new(list) }
+        let list = List { parts: Vec::new(), by_topic: None, is_closed: false };
+        Self { epoch: AtomicU64::new(0), signal: StateSignal::new(), list: RwLock::new(list) }
     }
 
     fn list(&self) -> RwLockReadGuard<'_, List<M>> {
@@ -125,14 +158,13 @@ impl<M: EndpointMachine> Parts<M> {
     /// # Errors
     /// [`ErrorKind::Closed`] once the set was closed: no part may outlive it.
     pub(super) fn add(&self, topic: Arc<str>, partition: i32, endpoint: Arc<Endpoint<M>>) -> Result<Arc<Part<M>>> {
-        let set = self.id.clone();
         endpoint.with(|machine| machine.attach_status().set_signal(self.signal.clone()));
-        let part = Arc::new(Part { topic, partition, endpoint, set, end_reported: AtomicBool::new(false) });
+        let (set_signal, end_reported) = (self.signal.clone(), AtomicBool::new(false));
+        let part = Arc::new(Part { topic, partition, endpoint, set_signal, end_reported });
         self.change(|list| match list.is_closed {
             true => Err(Error::local(ErrorKind::Closed, "the handle is closed").with_topic(&part.topic)),
             false => {
-                list.parts.push(part.clone());
-                list.by_topic.insert(part.topic.clone(), part.clone());
+                list.add(part.clone());
                 Ok(part)
             }
         })
@@ -140,12 +172,7 @@ impl<M: EndpointMachine> Parts<M> {
 
     /// Removes a part and closes it; the reply is that of the close. `None` if it is no longer in the set.
     pub(super) fn remove(&self, id: EndpointId) -> Option<Reply<()>> {
-        let part = self.change(|list| {
-            let at = list.parts.iter().position(|part| part.id() == id)?;
-            let part = list.parts.remove(at);
-            list.by_topic.remove(&part.topic);
-            Some(part)
-        })?;
+        let part = self.change(|list| list.remove(id))?;
         // The lock of the set is released: an endpoint's lock is never taken under another one.
         Some(part.close())
     }
@@ -199,13 +226,13 @@ impl<M: EndpointMachine> Parts<M> {
 
     /// The part with this full name.
     pub(super) fn of_topic(&self, topic: &str) -> Option<Arc<Part<M>>> {
-        self.list().by_topic.get(topic).cloned()
+        self.list().of_topic(topic).cloned()
     }
 
     /// Whether the part was created for this set; it may have been removed since.
     #[inline]
     pub(super) fn owns(&self, part: &Part<M>) -> bool {
-        Arc::ptr_eq(&self.id.0, &part.set.0)
+        Arc::ptr_eq(&self.signal, &part.set_signal)
     }
 
     /// The state of each part.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::detour::{Detour, LazyPartitions};
-use super::events::{EventQueue, EventSource, ProducerEvent};
+use super::events::{EventQueue, ProducerEvent};
 use super::growth::{self, Attached, AutoUpdate, Grows, Opened};
 use super::parts::Parts;
 use super::routing::{Router, Routes};
@@ -30,7 +30,7 @@ pub(super) struct ProducerShared {
     /// The configuration of each partition, with the name that all of them share.
     pub(super) config: Arc<ProducerConfig>,
     /// What is done with each message besides; `None` for nothing.
-    pub(super) detour: Option<Detour>,
+    pub(super) detour: Option<Box<Detour>>,
     /// Keeps the client's tasks alive, which carry out what the endpoints decide.
     pub(super) client: Arc<Shared>,
     /// Looks for new partitions, and ends with this.
@@ -71,7 +71,7 @@ impl ProducerShared {
 
     /// Attaches a partition that was not to be attached before its first message.
     pub(super) fn start_part(&self, endpoint: &Arc<Endpoint<Machine>>, topic: Arc<str>, partition: i32) -> Result<()> {
-        observe(endpoint, &topic, &self.events);
+        observe(endpoint, &self.events);
         self.parts.add(topic, partition, endpoint.clone())?;
         self.client.open(endpoint.clone())
     }
@@ -150,7 +150,7 @@ impl Grows for ProducerShared {
             return;
         }
         for part in &parts {
-            observe(&part.endpoint, &part.topic, &self.events);
+            observe(&part.endpoint, &self.events);
         }
         if !mutation!(RouteBeforeAttach) {
             self.extend(parts.into_iter().map(|part| (part.endpoint.clone(), part.topic.clone())).collect());
@@ -200,7 +200,7 @@ pub(super) fn open_part(
     let (id, machine) = new_part(client, topic.clone(), partition, config, created);
     let endpoint = Endpoint::new(id, machine, client.ready());
     if let Some(events) = events {
-        observe(&endpoint, &topic, events);
+        observe(&endpoint, events);
     }
     parts.add(topic, partition, endpoint.clone())?;
     client.open(endpoint.clone())?;
@@ -208,11 +208,11 @@ pub(super) fn open_part(
 }
 
 /// Tells `events` what happens to a part, its end too. What has ended already says nothing.
-fn observe(endpoint: &Endpoint<Machine>, topic: &Arc<str>, events: &Arc<EventQueue<ProducerEvent>>) {
+fn observe(endpoint: &Endpoint<Machine>, events: &Arc<EventQueue<ProducerEvent>>) {
     endpoint.with(|machine| {
         if !machine.is_finished() {
             events.add_source();
-            machine.set_observer(Arc::new(EventSource { topic: topic.clone(), queue: events.clone() }));
+            machine.set_observer(events.clone());
         }
     });
 }

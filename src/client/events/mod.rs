@@ -237,43 +237,31 @@ impl<E> fmt::Debug for Events<E> {
     }
 }
 
-/// Turns what a machine tells about one topic or partition into events.
-pub(super) struct EventSource<E> {
-    pub(super) topic: Arc<str>,
-    pub(super) queue: Arc<EventQueue<E>>,
-}
-
-impl TopicObserver for EventSource<ConsumerEvent> {
-    fn on_active_change(&self, is_active: bool) {
-        self.queue.push(ConsumerEvent::ActiveChanged { topic: self.topic.clone(), is_active });
+impl TopicObserver for EventQueue<ConsumerEvent> {
+    fn on_active_change(&self, topic: &Arc<str>, is_active: bool) {
+        self.push(ConsumerEvent::ActiveChanged { topic: topic.clone(), is_active });
     }
 
-    fn on_end_of_topic(&self) {
-        self.queue.push(ConsumerEvent::EndOfTopic { topic: self.topic.clone() });
+    fn on_end_of_topic(&self, topic: &Arc<str>) {
+        self.push(ConsumerEvent::EndOfTopic { topic: topic.clone() });
     }
 
-    fn on_stall(&self, reason: IdleReason, quiet_for: Duration) {
-        self.queue.push(ConsumerEvent::Stalled { topic: self.topic.clone(), quiet_for, reason });
+    fn on_stall(&self, topic: &Arc<str>, reason: IdleReason, quiet_for: Duration) {
+        self.push(ConsumerEvent::Stalled { topic: topic.clone(), quiet_for, reason });
     }
 }
 
-impl SendObserver for EventSource<ProducerEvent> {
-    fn on_overdue(&self, waiting: Duration, state: AttachState) {
-        self.queue.push(ProducerEvent::SendOverdue { topic: self.topic.clone(), waiting, state });
+impl SendObserver for EventQueue<ProducerEvent> {
+    fn on_overdue(&self, topic: &Arc<str>, waiting: Duration, state: AttachState) {
+        self.push(ProducerEvent::SendOverdue { topic: topic.clone(), waiting, state });
     }
 
-    fn on_end(&self, error: Error) {
+    fn on_end(&self, topic: &Arc<str>, error: Error) {
         // What the application asked for is no news to it.
         if error.kind() != ErrorKind::Closed {
-            self.queue.push(ProducerEvent::TopicEnded { topic: self.topic.clone(), error });
+            self.push(ProducerEvent::TopicEnded { topic: topic.clone(), error });
         }
-        self.queue.end_source();
-    }
-}
-
-impl<E> fmt::Debug for EventSource<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EventSource({})", self.topic)
+        self.end_source();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The bounded queue between those who notice an event and its readers.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -36,6 +37,12 @@ impl<E> Default for EventQueue<E> {
         Self {
             state: Mutex::new(State { events, payload_bytes: 0, dropped: 0, readers, sources: 0, is_closed: false }),
         }
+    }
+}
+
+impl<E> fmt::Debug for EventQueue<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EventQueue({} waiting, {} dropped)", self.len(), self.dropped())
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::ReceivedMessage;
-use crate::client::events::{ConsumerEvent, EventSource};
+use crate::client::events::{ConsumerEvent, EventQueue};
 use crate::error::{Error, Result};
 use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{IdleReason, TopicObserver};
@@ -114,40 +114,40 @@ impl ConsumerInterceptors {
 
 /// The events of a topic or partition, and redeliveries for interceptors.
 pub(in crate::client) struct RedeliverySource {
-    pub(in crate::client) events: EventSource<ConsumerEvent>,
+    pub(in crate::client) events: Arc<EventQueue<ConsumerEvent>>,
     pub(in crate::client) partition: i32,
     pub(in crate::client) interceptors: Arc<ConsumerInterceptors>,
 }
 
 impl RedeliverySource {
-    fn ids(&self, positions: &[MessagePosition]) -> Vec<MessageId> {
+    fn ids(&self, topic: &Arc<str>, positions: &[MessagePosition]) -> Vec<MessageId> {
         let id = |position: &MessagePosition| {
             let position = MessagePosition { partition: self.partition, ..*position };
-            MessageId::from_position(position).with_topic(self.events.topic.clone())
+            MessageId::from_position(position).with_topic(topic.clone())
         };
         positions.iter().map(id).collect()
     }
 }
 
 impl TopicObserver for RedeliverySource {
-    fn on_active_change(&self, is_active: bool) {
-        self.events.on_active_change(is_active);
+    fn on_active_change(&self, topic: &Arc<str>, is_active: bool) {
+        self.events.on_active_change(topic, is_active);
     }
 
-    fn on_end_of_topic(&self) {
-        self.events.on_end_of_topic();
+    fn on_end_of_topic(&self, topic: &Arc<str>) {
+        self.events.on_end_of_topic(topic);
     }
 
-    fn on_stall(&self, reason: IdleReason, quiet_for: Duration) {
-        self.events.on_stall(reason, quiet_for);
+    fn on_stall(&self, topic: &Arc<str>, reason: IdleReason, quiet_for: Duration) {
+        self.events.on_stall(topic, reason, quiet_for);
     }
 
     fn wants_redeliveries(&self) -> bool {
         true
     }
 
-    fn on_redelivery(&self, nacked: &[MessagePosition], timed_out: &[MessagePosition]) {
-        let (nacked, timed_out) = (self.ids(nacked), self.ids(timed_out));
+    fn on_redelivery(&self, topic: &Arc<str>, nacked: &[MessagePosition], timed_out: &[MessagePosition]) {
+        let (nacked, timed_out) = (self.ids(topic, nacked), self.ids(topic, timed_out));
         if !nacked.is_empty() {
             self.interceptors.each(|interceptor| interceptor.on_negative_acks_send(&nacked));
         }
@@ -159,6 +159,6 @@ impl TopicObserver for RedeliverySource {
 
 impl fmt::Debug for RedeliverySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RedeliverySource({})", self.events.topic)
+        write!(f, "RedeliverySource({:?})", self.events)
     }
 }

@@ -40,16 +40,16 @@ pub struct QueueSignals {
     pub observer: Option<Arc<dyn TopicObserver>>,
 }
 
-/// Is told what the broker notifies about the topic or partition of a consumer. Called with no lock held.
+/// Is told what the broker notifies about `topic`, the topic or partition of a consumer. Called with no lock held.
 pub trait TopicObserver: fmt::Debug + Send + Sync {
     /// ACTIVE_CONSUMER_CHANGE, where it changes what was known.
-    fn on_active_change(&self, is_active: bool);
+    fn on_active_change(&self, topic: &Arc<str>, is_active: bool);
 
     /// REACHED_END_OF_TOPIC, for the first time.
-    fn on_end_of_topic(&self);
+    fn on_end_of_topic(&self, topic: &Arc<str>);
 
     /// Nothing has come for this long, although there is a backlog and the broker may send.
-    fn on_stall(&self, reason: IdleReason, quiet_for: Duration);
+    fn on_stall(&self, topic: &Arc<str>, reason: IdleReason, quiet_for: Duration);
 
     /// Whether it is to be told of redeliveries.
     fn wants_redeliveries(&self) -> bool {
@@ -57,8 +57,8 @@ pub trait TopicObserver: fmt::Debug + Send + Sync {
     }
 
     /// Entries are requested again: their negative acknowledgement is due, or they were not acknowledged in time.
-    fn on_redelivery(&self, nacked: &[MessagePosition], timed_out: &[MessagePosition]) {
-        let _ = (nacked, timed_out);
+    fn on_redelivery(&self, topic: &Arc<str>, nacked: &[MessagePosition], timed_out: &[MessagePosition]) {
+        let _ = (topic, nacked, timed_out);
     }
 }
 
@@ -302,13 +302,6 @@ impl Queue {
         self.signals.observer.as_ref().is_some_and(|observer| observer.wants_redeliveries())
     }
 
-    /// Tells the observer later, once no lock is held.
-    pub(super) fn tell(&self, deferred: &mut Deferred, tell: impl FnOnce(&dyn TopicObserver) + Send + 'static) {
-        if let Some(observer) = self.signals.observer.clone() {
-            deferred.run(move || tell(&*observer));
-        }
-    }
-
     /// Puts `id`, the consumer's, in the inbox, once until the next take.
     pub(super) fn notify(&mut self, id: EndpointId, deferred: &mut Deferred) {
         if !std::mem::replace(&mut self.is_in_inbox, true) {
@@ -333,6 +326,18 @@ fn entries_max(receiver_queue_size: u32) -> usize {
 }
 
 impl Consumer {
+    /// Tells the observer later, once no lock is held.
+    pub(super) fn tell(
+        &self,
+        deferred: &mut Deferred,
+        tell: impl FnOnce(&dyn TopicObserver, &Arc<str>) + Send + 'static,
+    ) {
+        if let Some(observer) = self.queue.signals.observer.clone() {
+            let topic = self.topic.clone();
+            deferred.run(move || tell(&*observer, &topic));
+        }
+    }
+
     /// Drops what is queued or was taken; the permits of what is queued are granted again.
     pub(super) fn clear_queue(&mut self) {
         self.queue.clear();

@@ -193,7 +193,7 @@ impl Consumer {
             let is_nacked = |position: &&EntryPosition| timed_out.binary_search(position).is_err();
             let nacked: Vec<_> = due.iter().filter(is_nacked).map(|position| position.to_id()).collect();
             let timed_out: Vec<_> = timed_out.iter().map(|position| position.to_id()).collect();
-            self.queue.tell(deferred, move |observer| observer.on_redelivery(&nacked, &timed_out));
+            self.tell(deferred, move |observer, topic| observer.on_redelivery(topic, &nacked, &timed_out));
         }
         self.is_dirty = true;
         if self.config.subscription_type.is_in_order() {

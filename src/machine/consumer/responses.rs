@@ -13,14 +13,14 @@ impl Consumer {
     /// ACTIVE_CONSUMER_CHANGE.
     pub fn on_active_change(&mut self, is_active: bool, deferred: &mut Deferred) {
         if self.topic_status.is_active.replace(is_active) != Some(is_active) {
-            self.queue.tell(deferred, move |observer| observer.on_active_change(is_active));
+            self.tell(deferred, move |observer, topic| observer.on_active_change(topic, is_active));
         }
     }
 
     /// REACHED_END_OF_TOPIC.
     pub fn on_end_of_topic(&mut self, deferred: &mut Deferred) {
         if !std::mem::replace(&mut self.topic_status.has_reached_end, true) {
-            self.queue.tell(deferred, |observer| observer.on_end_of_topic());
+            self.tell(deferred, |observer, topic| observer.on_end_of_topic(topic));
         }
     }
 

@@ -155,7 +155,7 @@ impl Consumer {
         let reason = self.idle_ledger().reason_by_broker(&stats, Some(last.id), None);
         if matches!(reason, IdleReason::BlockedOnUnacknowledged { .. } | IdleReason::Withheld { .. }) {
             self.stall.is_reported = !mutation!(StallToldTwice);
-            self.queue.tell(deferred, move |observer| observer.on_stall(reason, quiet_for));
+            self.tell(deferred, move |observer, topic| observer.on_stall(topic, reason, quiet_for));
         }
     }
 }

@@ -9,13 +9,13 @@ use crate::error::Error;
 use crate::machine::endpoint::attach_status::AttachState;
 use crate::machine::{Deferred, Now};
 
-/// Is told what happens to a producer. Called with no lock held.
+/// Is told what happens to the producer of `topic`, a topic or partition. Called with no lock held.
 pub trait SendObserver: fmt::Debug + Send + Sync {
     /// The oldest message that has no receipt has waited for the stall timeout.
-    fn on_overdue(&self, waiting: Duration, state: AttachState);
+    fn on_overdue(&self, topic: &Arc<str>, waiting: Duration, state: AttachState);
 
     /// The producer has ended.
-    fn on_end(&self, error: Error);
+    fn on_end(&self, topic: &Arc<str>, error: Error);
 }
 
 /// What was told of messages that wait.
@@ -63,14 +63,15 @@ impl Producer {
         self.overdue.reported_at = Some(started.unwrap_or(now).at);
         let Some(observer) = self.overdue.observer.clone() else { return };
         let (waiting, state) = (self.oldest_pending(now).unwrap_or_default(), self.attach_status.state().clone());
-        deferred.run(move || observer.on_overdue(waiting, state));
+        let topic = self.topic.clone();
+        deferred.run(move || observer.on_overdue(&topic, waiting, state));
     }
 
     /// Tells of the end.
     pub(super) fn report_end(&self, error: &Error, deferred: &mut Deferred) {
         if let Some(observer) = self.overdue.observer.clone() {
-            let error = error.clone();
-            deferred.run(move || observer.on_end(error));
+            let (topic, error) = (self.topic.clone(), error.clone());
+            deferred.run(move || observer.on_end(&topic, error));
         }
     }
 }

@@ -232,22 +232,22 @@ pub(super) fn seek(choices: &mut Choices<'_>) -> SeekTo {
 pub(super) struct Observer;
 
 impl SendObserver for Observer {
-    fn on_overdue(&self, waiting: Duration, state: AttachState) {
+    fn on_overdue(&self, _topic: &Arc<str>, waiting: Duration, state: AttachState) {
         assert!(waiting > Duration::ZERO);
         super::told::check_line(&state);
     }
 
-    fn on_end(&self, error: Error) {
+    fn on_end(&self, _topic: &Arc<str>, error: Error) {
         super::told::check_line(&error);
     }
 }
 
 impl TopicObserver for Observer {
-    fn on_active_change(&self, _is_active: bool) {}
+    fn on_active_change(&self, _topic: &Arc<str>, _is_active: bool) {}
 
-    fn on_end_of_topic(&self) {}
+    fn on_end_of_topic(&self, _topic: &Arc<str>) {}
 
-    fn on_stall(&self, reason: IdleReason, quiet_for: Duration) {
+    fn on_stall(&self, _topic: &Arc<str>, reason: IdleReason, quiet_for: Duration) {
         assert!(quiet_for > Duration::ZERO);
         super::told::check_line(&reason);
     }
@@ -256,7 +256,12 @@ impl TopicObserver for Observer {
         true
     }
 
-    fn on_redelivery(&self, nacked: &[crate::id::MessagePosition], timed_out: &[crate::id::MessagePosition]) {
+    fn on_redelivery(
+        &self,
+        _topic: &Arc<str>,
+        nacked: &[crate::id::MessagePosition],
+        timed_out: &[crate::id::MessagePosition],
+    ) {
         assert!(!nacked.is_empty() || !timed_out.is_empty(), "told of something");
     }
 }
