@@ -23,7 +23,9 @@ use crate::splitmix::SplitMix64;
 
 mod slots;
 
+#[cfg(debug_assertions)]
 use slots::HolderState;
+use slots::Seat;
 
 /// Lookups in a row that one connection leaves unanswered, or answers with "not now", before it is replaced.
 pub(crate) const LOOKUP_FAILURES_MAX: u32 = 5;
@@ -82,11 +84,11 @@ struct PooledConnection {
     /// `host:port` for errors, with the proxy's if there is one.
     address: Arc<str>,
     state: PooledState,
-    /// Bounded by the endpoints and queries of the client.
-    holders: BTreeMap<Holder, HolderState>,
-    /// The queue for a slot, by ticket: the queued ones of `holders`.
+    /// How many holders have it.
+    holders: usize,
+    /// The queue for a slot, by ticket: the queued ones of its holders.
     queue: BTreeMap<u64, Holder>,
-    /// How many of `holders` have a slot.
+    /// How many of its holders have a slot.
     active: usize,
     /// The broker refused the credentials of the connection before this one.
     is_second_try: bool,
@@ -129,8 +131,8 @@ pub(crate) struct ConnectionPool {
     connections: BTreeMap<ConnectionId, PooledConnection>,
     /// The connection to hand out for a key: a subset of `connections`. Never iterated, so its order does not matter.
     pooled: HashMap<BrokerKey, ConnectionId>,
-    /// Which connection each holder has.
-    held: BTreeMap<Holder, ConnectionId>,
+    /// What each holder has. Bounded by the endpoints and queries of the client.
+    held: BTreeMap<Holder, Seat>,
     /// Brokers that could not be reached. An entry is removed, when another is added, once its cooldown ended
     /// [`COOLDOWN_MAX`] ago: bounded by the dials that failed within twice that time.
     cooldowns: HashMap<BrokerKey, Cooldown>,
@@ -190,7 +192,7 @@ impl ConnectionPool {
             key,
             address,
             state,
-            holders: BTreeMap::new(),
+            holders: 0,
             queue: BTreeMap::new(),
             active: 0,
             is_second_try,
@@ -351,7 +353,7 @@ impl ConnectionPool {
         }
         connection.state = PooledState::Draining;
         let key = connection.key.clone();
-        let is_idle = connection.holders.is_empty();
+        let is_idle = connection.holders == 0;
         self.unpool(id, &key);
         self.cool_down(key, random, now);
         if is_idle {
@@ -382,7 +384,8 @@ impl ConnectionPool {
     fn remove(&mut self, id: ConnectionId, failure: Failure, is_on_purpose: bool) -> Option<Lost> {
         let connection = self.connections.get(&id)?;
         let was_up = connection.was_up();
-        let endpoints = connection.holders.keys().filter(|holder| matches!(holder, Holder::Endpoint(_))).count();
+        let holders = self.take_holders(id);
+        let endpoints = holders.iter().filter(|holder| matches!(holder, Holder::Endpoint(_))).count();
         self.notice(
             id,
             match is_on_purpose {
@@ -394,21 +397,16 @@ impl ConnectionPool {
         self.unpool(id, &connection.key);
         self.dispatchable.remove(&id);
         self.deadlines.set(id, None);
-        for holder in connection.holders.keys() {
-            self.held.remove(holder);
-        }
-        Some(Lost { key: connection.key, holders: connection.holders.into_keys().collect(), failure })
+        Some(Lost { key: connection.key, holders, failure })
     }
 
     fn disconnect(&mut self, id: ConnectionId) {
         self.notice(id, ConnectionNotice::Closed);
+        self.take_holders(id);
         let Some(connection) = self.connections.remove(&id) else { return };
         self.unpool(id, &connection.key);
         self.dispatchable.remove(&id);
         self.deadlines.set(id, None);
-        for holder in connection.holders.keys() {
-            self.held.remove(holder);
-        }
         // What was never dialed needs no end.
         if matches!(connection.state, PooledState::Dialing | PooledState::Up | PooledState::Draining) {
             self.actions.push_back(Action::Disconnect(id));
@@ -428,7 +426,7 @@ impl ConnectionPool {
         let ids: Vec<_> = self.connections.iter().filter(|(_, it)| retired(it)).map(|(id, _)| *id).collect();
         for id in ids {
             match self.connections.get_mut(&id) {
-                Some(connection) if !connection.holders.is_empty() => {
+                Some(connection) if connection.holders > 0 => {
                     connection.state = PooledState::Draining;
                     self.command(id, SessionCommand::End(CloseReason::ClusterSwitched));
                 }
@@ -457,7 +455,7 @@ impl ConnectionPool {
     pub(crate) fn handle_deadline(&mut self, now: Now) {
         while let Some(id) = self.deadlines.pop_due(now) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
-            if connection.holders.is_empty() {
+            if connection.holders == 0 {
                 self.disconnect(id);
             } else if connection.state == PooledState::CoolingDown {
                 let (state, action) = first_step(id, &connection.key, connection.shown.as_ref());
@@ -487,16 +485,28 @@ impl ConnectionPool {
     #[cfg(debug_assertions)]
     pub(crate) fn check(&self) {
         let mut held = 0;
-        for (id, connection) in &self.connections {
-            let active = connection.holders.values().filter(|state| **state == HolderState::Active).count();
-            assert_eq!(active, connection.active, "slots of a connection are counted");
-            assert!(active <= self.config.opens_in_flight_max.max(1), "no more slots than allowed");
-            assert!(connection.holders.keys().all(|holder| self.held.get(holder) == Some(id)), "both tables agree");
-            let is_queued = |holder| matches!(connection.holders.get(holder), Some(HolderState::Queued(_)));
-            assert!(connection.queue.values().all(is_queued), "what queues for a slot has none");
-            held += connection.holders.len();
+        for connection in self.connections.values() {
+            assert!(connection.active <= self.config.opens_in_flight_max.max(1), "no more slots than allowed");
+            held += connection.holders;
         }
-        assert_eq!(held, self.held.len(), "a holder has one connection");
+        assert_eq!(held, self.held.len(), "the holders of a connection are counted");
+        let (mut active, mut queued) = (HashMap::new(), 0);
+        for (holder, seat) in &self.held {
+            match seat.state {
+                HolderState::Queued(ticket) => {
+                    let queue = self.connections.get(&seat.connection).map(|connection| &connection.queue);
+                    assert_eq!(queue.and_then(|queue| queue.get(&ticket)), Some(holder), "it queues for a slot");
+                    queued += 1;
+                }
+                HolderState::Active => *active.entry(seat.connection).or_default() += 1,
+                HolderState::Attached => {}
+            }
+        }
+        for (id, connection) in &self.connections {
+            assert_eq!(active.remove(id).unwrap_or(0), connection.active, "slots of a connection are counted");
+            queued -= connection.queue.len();
+        }
+        assert!(active.is_empty() && queued == 0, "a holder has a connection that is there");
         assert!(self.pooled.values().all(|id| self.connections.contains_key(id)), "the pool hands out what exists");
     }
 }

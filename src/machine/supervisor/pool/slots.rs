@@ -4,6 +4,13 @@ use super::{ConnectionPool, Holder, PooledState};
 use crate::machine::control::{BrokerKey, ConnectionId};
 use crate::machine::{Deadline, Now};
 
+/// What a holder has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seat {
+    pub(super) connection: ConnectionId,
+    pub(super) state: HolderState,
+}
+
 /// What a holder of a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HolderState {
@@ -29,9 +36,9 @@ impl ConnectionPool {
     pub(super) fn enqueue(&mut self, id: ConnectionId, holder: Holder) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         self.next_ticket += 1;
-        connection.holders.insert(holder, HolderState::Queued(self.next_ticket));
+        connection.holders += 1;
         connection.queue.insert(self.next_ticket, holder);
-        self.held.insert(holder, id);
+        self.held.insert(holder, Seat { connection: id, state: HolderState::Queued(self.next_ticket) });
         self.dispatchable.insert(id);
         if connection.state != PooledState::CoolingDown {
             self.deadlines.set(id, None);
@@ -40,17 +47,18 @@ impl ConnectionPool {
 
     /// The holder needs no connection any more, or another one.
     pub(crate) fn leave(&mut self, holder: Holder, now: Now) {
-        let Some(id) = self.held.remove(&holder) else { return };
+        let Some(Seat { connection: id, state }) = self.held.remove(&holder) else { return };
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        match connection.holders.remove(&holder) {
-            Some(HolderState::Queued(ticket)) => {
+        connection.holders -= 1;
+        match state {
+            HolderState::Queued(ticket) => {
                 connection.queue.remove(&ticket);
             }
-            Some(HolderState::Active) => connection.active -= 1,
-            Some(HolderState::Attached) | None => {}
+            HolderState::Active => connection.active -= 1,
+            HolderState::Attached => {}
         }
         self.dispatchable.insert(id);
-        if !connection.holders.is_empty() {
+        if connection.holders > 0 {
             return;
         }
         if matches!(connection.state, PooledState::CoolingDown | PooledState::Draining) {
@@ -63,12 +71,12 @@ impl ConnectionPool {
 
     /// The holder is attached: its slot is free again, and it keeps the connection.
     pub(crate) fn on_attached(&mut self, holder: Holder) {
-        let Some(&id) = self.held.get(&holder) else { return };
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.holders.insert(holder, HolderState::Attached) == Some(HolderState::Active) {
+        let Some(seat) = self.held.get_mut(&holder) else { return };
+        let Some(connection) = self.connections.get_mut(&seat.connection) else { return };
+        if std::mem::replace(&mut seat.state, HolderState::Attached) == HolderState::Active {
             connection.active -= 1;
         }
-        self.dispatchable.insert(id);
+        self.dispatchable.insert(seat.connection);
     }
 
     /// The next holder that gets a slot, on a connection that is up.
@@ -80,12 +88,14 @@ impl ConnectionPool {
                     return None;
                 }
                 let (_, holder) = connection.queue.pop_first()?;
-                connection.holders.insert(holder, HolderState::Active);
                 connection.active += 1;
-                Some((id, holder))
+                Some(holder)
             });
-            if next.is_some() {
-                return next;
+            if let Some(holder) = next {
+                if let Some(seat) = self.held.get_mut(&holder) {
+                    seat.state = HolderState::Active;
+                }
+                return Some((id, holder));
             }
             self.dispatchable.remove(&id);
         }
@@ -94,6 +104,21 @@ impl ConnectionPool {
 
     /// The connection of a holder.
     pub(crate) fn connection_of(&self, holder: Holder) -> Option<ConnectionId> {
-        self.held.get(&holder).copied()
+        self.held.get(&holder).map(|seat| seat.connection)
+    }
+
+    /// Takes the holders of a connection that ends, in their order. Looks at all holders there are: connections end rarely.
+    pub(super) fn take_holders(&mut self, id: ConnectionId) -> Vec<Holder> {
+        let mut holders = Vec::new();
+        if self.connections.get(&id).is_some_and(|connection| connection.holders > 0) {
+            self.held.retain(|holder, seat| {
+                let stays = seat.connection != id;
+                if !stays {
+                    holders.push(*holder);
+                }
+                stays
+            });
+        }
+        holders
     }
 }
