@@ -101,11 +101,10 @@ impl Session {
         let (Some(peer), Some(attachment)) = (self.connection.peer(), self.attachments.get_mut(&id)) else { return };
         attachment.phase = Phase::Attached;
         attachment.endpoint.on_attached(response, peer, now, deferred);
-        // The time limit of its opening is over. It is served next, which sets the deadlines that it has now.
-        attachment.schedule.next_poll_at = None;
-        self.deadlines.set(id, None);
         self.routes.attach(attachment.endpoint.clone().data_route());
         let attempt = attachment.attempt;
+        // The time limit of its opening is over.
+        self.expire(id, now, deferred);
         self.schedule(id);
         self.events.push_back(SessionEvent::Opened(id, attempt));
     }

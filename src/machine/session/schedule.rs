@@ -172,7 +172,7 @@ impl Session {
 
     /// Ends what is overdue, without serving it: a peer that does not read keeps endpoints from writing, and not
     /// from timing out. Returns whether anything was due.
-    fn expire(&mut self, id: EndpointId, now: Now, deferred: &mut Deferred) -> bool {
+    pub(super) fn expire(&mut self, id: EndpointId, now: Now, deferred: &mut Deferred) -> bool {
         let Some(attachment) = self.attachments.get_mut(&id) else { return false };
         let Some(expired) = attachment.endpoint.expire(&self.ready, now, deferred) else { return false };
         // What is still due waits until the endpoint is served; looking again before that would spin.
