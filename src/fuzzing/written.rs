@@ -1,6 +1,7 @@
 //! What this crate writes: each encoder of `wire` beside its decoder and prost.
 
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use prost::Message as _;
@@ -427,7 +428,7 @@ fn small(source: &mut Source<'_>) -> (SealedFrame, Frame) {
 
 /// The frames of a producer's small messages, which get time and checksum later: as if they were sealed one by one.
 fn templates(source: &mut Source<'_>) {
-    let (producer_id, name) = (source.number(), text(source, 200));
+    let (producer_id, name) = (source.number(), Arc::<str>::from(text(source, 200)));
     let version = some(source, |source| source.bytes(12));
     let mut template = SendTemplate::new(producer_id, &name, version);
     let (mut run, mut expected) = (BytesMut::new(), Vec::new());

@@ -16,7 +16,8 @@ const OTHER: &str = "Other";
 /// It can be merged with those of other producers and consumers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ErrorCounts {
-    by_code: BTreeMap<String, u64>,
+    #[expect(clippy::box_collection, reason = "most have none, and are kept for long")]
+    by_code: Option<Box<BTreeMap<String, u64>>>,
 }
 
 impl ErrorCounts {
@@ -29,36 +30,38 @@ impl ErrorCounts {
     }
 
     fn add_code(&mut self, code: String, count: u64) {
-        let is_known = self.by_code.contains_key(&code);
-        let code = if is_known || self.by_code.len() < CODES_MAX { code } else { OTHER.to_owned() };
-        *self.by_code.entry(code).or_default() += count;
+        let by_code = self.by_code.get_or_insert_default();
+        let is_known = by_code.contains_key(&code);
+        let code = if is_known || by_code.len() < CODES_MAX { code } else { OTHER.to_owned() };
+        *by_code.entry(code).or_default() += count;
     }
 
     /// The codes and their counts, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.by_code.iter().map(|(code, count)| (code.as_str(), *count))
+        self.by_code.iter().flat_map(|by_code| by_code.iter()).map(|(code, count)| (code.as_str(), *count))
     }
 
     /// How many there were of this code.
     pub fn of(&self, code: &str) -> u64 {
-        self.by_code.get(code).copied().unwrap_or(0)
+        self.by_code.as_ref().and_then(|by_code| by_code.get(code)).copied().unwrap_or(0)
     }
 
     /// How many there were in all.
     pub fn total(&self) -> u64 {
-        self.by_code.values().sum()
+        self.iter().map(|(_, count)| count).sum()
     }
 
     /// Those that came after `earlier`, which is a former state of these.
     pub fn since(&self, earlier: &Self) -> Self {
-        let came = self.by_code.iter().map(|(code, count)| (code.clone(), count.saturating_sub(earlier.of(code))));
-        Self { by_code: came.filter(|(_, count)| *count > 0).collect() }
+        let came = self.iter().map(|(code, count)| (code.to_owned(), count.saturating_sub(earlier.of(code))));
+        let by_code: BTreeMap<_, _> = came.filter(|(_, count)| *count > 0).collect();
+        Self { by_code: (!by_code.is_empty()).then(|| Box::new(by_code)) }
     }
 
     /// Adds those of `other`.
     pub fn merge(&mut self, other: &Self) {
-        for (code, count) in &other.by_code {
-            self.add_code(code.clone(), *count);
+        for (code, count) in other.iter() {
+            self.add_code(code.to_owned(), count);
         }
     }
 }
@@ -89,7 +92,7 @@ mod tests {
             counts.add(&Error::server(ServerError::new(code, "no"), "a producer"), 1);
         }
         assert_eq!(
-            (counts.by_code.len(), counts.total(), counts.of(OTHER)),
+            (counts.iter().count(), counts.total(), counts.of(OTHER)),
             (CODES_MAX + 1, 100, 100 - CODES_MAX as u64)
         );
     }

@@ -9,6 +9,8 @@
 //!                                                ~~~                                         ~~~~~~~~~~~~ stamped
 //! ```
 
+use std::sync::Arc;
+
 use bytes::{BufMut, BytesMut};
 
 use super::entry::{ENTRY_HEAD_BYTES, put_entry_head};
@@ -39,7 +41,7 @@ pub(crate) fn put_unstamped(out: &mut BytesMut, head: &SendHead, metadata: &Meta
 #[derive(Debug)]
 pub(crate) struct SendTemplate {
     producer_id: u64,
-    producer_name: Box<str>,
+    producer_name: Arc<str>,
     schema_version: Option<Box<[u8]>>,
     /// A frame without payload, for sequence ids of `id_bytes` bytes.
     frame: Vec<u8>,
@@ -51,10 +53,10 @@ pub(crate) struct SendTemplate {
 impl SendTemplate {
     /// The template of one producer, valid as long as its name and schema do not change.
     #[must_use]
-    pub(crate) fn new(producer_id: u64, producer_name: &str, schema_version: Option<&[u8]>) -> Self {
+    pub(crate) fn new(producer_id: u64, producer_name: &Arc<str>, schema_version: Option<&[u8]>) -> Self {
         let mut this = Self {
             producer_id,
-            producer_name: producer_name.into(),
+            producer_name: producer_name.clone(),
             schema_version: schema_version.map(Into::into),
             frame: Vec::new(),
             id_bytes: 0,
@@ -182,7 +184,8 @@ mod tests {
     #[test]
     fn stamped_frames_are_those_made_at_once() {
         let names = ["p".to_owned(), "n".repeat(200), "m".repeat(20_000)];
-        for (name, version) in names.iter().zip([None, Some(&[1, 2][..]), None]) {
+        for (name, version) in names.iter().map(|name| Arc::from(&**name)).zip([None, Some(&[1, 2][..]), None]) {
+            let name: &Arc<str> = &name;
             let mut plain = SendTemplate::new(3, name, version);
             let (mut run, mut expected) = (BytesMut::new(), Vec::new());
             for id in [0, 127, 128, 5, 1 << 21, (1 << 63) - 1, u64::MAX] {
@@ -211,7 +214,7 @@ mod tests {
         use crate::wire::{Frame, frames};
         for (time, expected) in [(0, 0), (1, 1), (TIME_MAX, TIME_MAX), (u64::MAX, TIME_MAX)] {
             let mut run = BytesMut::new();
-            SendTemplate::new(3, "p", None).encode(&mut run, 9, b"x");
+            SendTemplate::new(3, &Arc::from("p"), None).encode(&mut run, 9, b"x");
             stamp(&mut run, time);
             let Some(Ok(Frame::Send { entry, .. })) = frames(run.freeze()).next() else { panic!("a SEND") };
             let parts = crate::wire::EntryParts::split(&entry).expect("whole");

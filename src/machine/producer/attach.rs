@@ -58,30 +58,34 @@ pub(super) struct ProducerAttach {
     topic_epoch: Option<u64>,
     /// Since when PRODUCER is refused because another producer has the name that the broker gave.
     name_taken_since: Option<Instant>,
-    /// How long that may last with the broker that was asked last.
-    name_taken_max: Duration,
+    /// The broker that was asked last finds out whether the connection of that one is dead.
+    checks_liveness: bool,
     /// A name that the broker gave was taken, and given up.
     has_given_up_name: bool,
-    /// Waits for the first attach.
-    created: Option<ReplyTo<ProducerCreated>>,
-    /// When the first attach is overdue. `None` once it has come, and while the broker has the producer queued for
-    /// exclusive access.
-    creation_deadline: Option<Instant>,
+    /// What waits for the first attach.
+    creation: Option<Box<Creation>>,
     /// See [`Producer::set_in_use`].
     is_in_use: bool,
 }
 
+/// The application waits for the first attach.
+#[derive(Debug)]
+struct Creation {
+    reply: ReplyTo<ProducerCreated>,
+    /// When the attach is overdue. `None` while the broker has the producer queued for exclusive access.
+    deadline: Option<Instant>,
+}
+
 impl ProducerAttach {
-    pub(super) fn new(created: ReplyTo<ProducerCreated>, creation_deadline: Option<Instant>) -> Self {
+    pub(super) fn new(reply: ReplyTo<ProducerCreated>, deadline: Option<Instant>) -> Self {
         Self {
             phase: AttachPhase::Detached,
             next_epoch: 0,
             topic_epoch: None,
             name_taken_since: None,
-            name_taken_max: NAME_TAKEN_MAX,
+            checks_liveness: false,
             has_given_up_name: false,
-            created: Some(created),
-            creation_deadline,
+            creation: Some(Box::new(Creation { reply, deadline })),
             is_in_use: false,
         }
     }
@@ -100,22 +104,25 @@ impl ProducerAttach {
     }
 
     pub(super) fn creation_deadline(&self) -> Option<Instant> {
-        self.creation_deadline
+        self.creation.as_ref()?.deadline
+    }
+
+    /// How long the name that the broker gave may be taken before it is given up.
+    fn name_taken_max(&self) -> Duration {
+        if self.checks_liveness { NAME_TAKEN_MAX } else { NAME_TAKEN_WITHOUT_CHECK_MAX }
     }
 
     /// The application has the producer already: its creation is not waited for.
     fn set_in_use(&mut self) {
         self.is_in_use = true;
-        self.created = None;
-        self.creation_deadline = None;
+        self.creation = None;
     }
 
     /// The producer is finished: answers a creation that still waits with `error`.
     pub(super) fn end(&mut self, error: &Error, deferred: &mut Deferred) {
         self.phase = AttachPhase::Detached;
-        self.creation_deadline = None;
-        if let Some(created) = self.created.take() {
-            created.send(Err(error.clone()), deferred);
+        if let Some(creation) = self.creation.take() {
+            creation.reply.send(Err(error.clone()), deferred);
         }
     }
 }
@@ -123,8 +130,7 @@ impl ProducerAttach {
 impl Producer {
     /// This broker is asked next.
     pub(super) fn note_broker(&mut self, peer: &PeerInfo) {
-        let checks = peer.protocol_version >= LIVENESS_CHECK_VERSION;
-        self.attach.name_taken_max = if checks { NAME_TAKEN_MAX } else { NAME_TAKEN_WITHOUT_CHECK_MAX };
+        self.attach.checks_liveness = peer.protocol_version >= LIVENESS_CHECK_VERSION;
     }
 
     /// The application has it before its first attach, which takes as long as it takes: it is refused and tried again as
@@ -174,7 +180,6 @@ impl Producer {
             return;
         }
         self.attach.phase = AttachPhase::Attached;
-        self.attach.creation_deadline = None;
         self.attach.topic_epoch = opened.topic_epoch.or(self.attach.topic_epoch);
         self.dirty = true;
         self.lifecycle.on_attached();
@@ -195,9 +200,9 @@ impl Producer {
             );
             return self.fail(Error::local(ErrorKind::Unsupported, what), deferred);
         }
-        if let Some(created) = self.attach.created.take() {
+        if let Some(creation) = self.attach.creation.take() {
             let last_sequence_id = opened.last_sequence_id.unwrap_or(-1);
-            created.send(Ok(ProducerCreated { name: opened.producer_name.clone(), last_sequence_id }), deferred);
+            creation.reply.send(Ok(ProducerCreated { name: opened.producer_name.clone(), last_sequence_id }), deferred);
         }
         self.advance_close(Some(now), deferred);
     }
@@ -220,7 +225,7 @@ impl Producer {
         let context = SealContext {
             producer_id: self.id.0,
             producer_name: name.unwrap_or_else(|| opened.producer_name.as_str().into()),
-            schema_version: opened.schema_version.clone().filter(|version| !version.is_empty()),
+            schema_version: opened.schema_version.as_deref().filter(|version| !version.is_empty()).map(Into::into),
             compression,
             fast_payload_bytes_end: match &self.config.encryption {
                 None => compression.fast_payload_bytes_max(chunk_bytes_max) + 1,
@@ -237,7 +242,9 @@ impl Producer {
     /// The broker has queued the producer for exclusive access (`producer_ready = false`): there is no time limit for
     /// its creation any more, and another answer follows when it has the topic.
     pub fn on_queued(&mut self) {
-        self.attach.creation_deadline = None;
+        if let Some(creation) = &mut self.attach.creation {
+            creation.deadline = None;
+        }
     }
 
     /// An attempt to attach it failed with `error`, and another one follows.
@@ -271,7 +278,7 @@ impl Producer {
             && self.sealing.producer_name().is_some();
         if code == Some(ServerCode::PRODUCER_BUSY) && is_generated && !mutation!(KeepTakenName) {
             let since = *self.attach.name_taken_since.get_or_insert(now.at);
-            if now.at.saturating_duration_since(since) >= self.attach.name_taken_max || mutation!(GiveUpNameAtOnce) {
+            if now.at.saturating_duration_since(since) >= self.attach.name_taken_max() || mutation!(GiveUpNameAtOnce) {
                 self.fail_pending(&error.clone().with_topic(&self.topic), deferred);
                 self.sealing.stop();
                 self.attach.name_taken_since = None;

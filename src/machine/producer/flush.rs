@@ -27,6 +27,10 @@ struct Flush {
 }
 
 impl Flushes {
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.unreported.is_none()
+    }
+
     /// Adds a flush for all messages with an index below `target`.
     fn push(&mut self, target: u64, reply: ReplyTo<()>) {
         self.remove_abandoned();
@@ -76,21 +80,25 @@ impl Producer {
             return;
         }
         self.close_batch();
-        self.flushes.push(self.sequence_ids.accepted_messages(), reply);
+        self.flushes.get_or_insert_default().push(self.sequence_ids.accepted_messages(), reply);
         self.complete_flushes(deferred);
     }
 
     /// Answers the flushes for which everything is settled.
     pub(super) fn complete_flushes(&mut self, deferred: &mut Deferred) {
-        if self.flushes.waiting.is_empty() {
+        if self.flushes.as_ref().is_none_or(|flushes| flushes.waiting.is_empty()) {
             return;
         }
         let in_flight = self.in_flight.front().map(|(_, entry)| entry.index);
         let in_batch = || self.oldest_batch().map(|batch| batch.index);
         let unsettled = in_flight.or_else(in_batch).unwrap_or(self.sequence_ids.accepted_messages());
-        self.flushes.complete(unsettled, deferred);
+        let flushes = self.flushes.take().map(|mut flushes| {
+            flushes.complete(unsettled, deferred);
+            flushes
+        });
+        self.flushes = flushes.filter(|flushes| !flushes.is_empty());
         debug_assert!(
-            self.flushes.waiting.is_empty() || !self.is_finished(),
+            self.flushes.as_ref().is_none_or(|flushes| flushes.waiting.is_empty()) || !self.is_finished(),
             "nothing is unsettled in a finished producer"
         );
     }

@@ -22,7 +22,7 @@ use crate::machine::{Deferred, Now, ReplyTo};
 pub(super) enum LifecycleState {
     #[default]
     Open,
-    Closing(Closing),
+    Closing(Box<Closing>),
     /// With the error that every later call gets.
     Finished(Error),
 }
@@ -94,12 +94,12 @@ impl Producer {
             }
             LifecycleState::Closing(closing) => closing.replies.extend(reply),
             LifecycleState::Open => {
-                self.lifecycle.state = LifecycleState::Closing(Closing {
+                self.lifecycle.state = LifecycleState::Closing(Box::new(Closing {
                     replies: reply.into_iter().collect(),
                     request: None,
                     deadline: now.at.checked_add(self.drain_timeout()),
                     is_drained: false,
-                });
+                }));
                 self.close_batch();
                 self.capacity.waiters.remove_all(deferred);
                 self.capacity.offer(deferred);
@@ -203,8 +203,8 @@ impl Producer {
         self.fail_all(&later, deferred);
         self.sealing.discard_queue();
         self.after_settling(deferred);
-        if let LifecycleState::Closing(Closing { replies, .. }) = state {
-            for reply in replies {
+        if let LifecycleState::Closing(closing) = state {
+            for reply in closing.replies {
                 reply.send(result.clone(), deferred);
             }
         }

@@ -142,7 +142,8 @@ pub struct Producer {
     counters: SendCounters,
     receipts: ReceiptCounters,
     overdue: OverdueWatch,
-    flushes: Flushes,
+    /// `None` while no flush waits, and no failure is kept for the next one.
+    flushes: Option<Box<Flushes>>,
     attach: ProducerAttach,
     attach_status: AttachStatus,
     id: ProducerId,
@@ -178,7 +179,7 @@ impl Producer {
             receipts: ReceiptCounters::default(),
             counters: SendCounters::default(),
             overdue: OverdueWatch::default(),
-            flushes: Flushes::default(),
+            flushes: None,
             config,
         }
     }

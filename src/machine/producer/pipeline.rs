@@ -65,7 +65,7 @@ const RECORDS_KEPT_BYTES_MIN: usize = 1024;
 pub(super) struct SealContext {
     pub(super) producer_id: u64,
     pub(super) producer_name: Arc<str>,
-    pub(super) schema_version: Option<Bytes>,
+    pub(super) schema_version: Option<Box<[u8]>>,
     pub(super) compression: CompressionOptions,
     /// Payloads below this size may be framed on acceptance, bytes: [`CompressionOptions::fast_payload_bytes_max`]. 0 where
     /// the producer encrypts: none.
@@ -102,7 +102,7 @@ impl CompressionOptions {
 impl SealContext {
     /// More than a SEND frame has beside what the message itself brings.
     fn head_bytes_max(&self) -> usize {
-        self.producer_name.len() + self.schema_version.as_ref().map_or(0, Bytes::len) + 128
+        self.producer_name.len() + self.schema_version.as_ref().map_or(0, |version| version.len()) + 128
     }
 }
 

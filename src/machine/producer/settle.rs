@@ -247,7 +247,7 @@ impl Producer {
         group.results.settle(entry.slot, Err(error.clone()));
         group.results.wake(deferred);
         let number = group.number;
-        self.flushes.note_failure(entry.index, error.error());
+        self.flushes.get_or_insert_default().note_failure(entry.index, error.error());
         if let Some(group) = self.in_flight.retire(number) {
             self.retire(group, deferred);
         }
