@@ -60,8 +60,8 @@ impl Detour {
     /// The endpoint that the message goes to. A message without one is marked so that any refuses it.
     pub(super) fn route<'a>(&self, shared: &'a ProducerShared, message: &mut Message) -> &'a Arc<Endpoint<Machine>> {
         let routes = &shared.routes;
-        let partition = match self.router.as_ref().filter(|_| shared.is_partitioned) {
-            None => shared.router.partition(message, routes.len()),
+        let partition = match self.router.as_ref().filter(|_| shared.is_partitioned()) {
+            None => shared.partition_of(message),
             Some(router) => choose(&**router, message, routes.len()),
         };
         let endpoint = routes.get(partition);

@@ -160,8 +160,7 @@ impl Producer {
 
     #[inline]
     fn route(&self, message: &Message) -> &Arc<Endpoint<Machine>> {
-        let routes = &self.shared.routes;
-        routes.get(self.shared.router.partition(message, routes.len()))
+        self.shared.routes.get(self.shared.partition_of(message))
     }
 
     /// Always inlined: otherwise the message would be moved once more, through memory.

@@ -472,9 +472,9 @@ impl ProducerBuilder {
         }
         let client = self.client.clone();
         let (name, topics) = client.parts_of(&topic).await?;
-        let router = self.router(topics.len());
         // The name of a partition is a topic by itself.
         let is_partitioned = topic.partition_index().is_none() && topics.iter().any(|(_, partition)| *partition >= 0);
+        let router = is_partitioned.then(|| Box::new(self.router(topics.len())));
         let growth = Some(self.auto_update).filter(|auto_update| auto_update.is_enabled && is_partitioned);
         let is_lazy = self.starts_lazily && is_partitioned && self.config.access_mode == AccessMode::Shared;
         let lazy = is_lazy.then(LazyPartitions::default);
@@ -488,7 +488,7 @@ impl ProducerBuilder {
         // From here on, dropping the future closes the attached partitions.
         let parts = Parts::new();
         // Of a producer that starts lazily, the partition where messages without a key begin.
-        let first = if is_lazy { router.first() } else { 0 };
+        let first = router.as_ref().filter(|_| is_lazy).map_or(0, |router| router.first());
         let (part, partition) = topics[first].clone();
         let (endpoint, created) = open_part(&client, &parts, Some(&events), part, partition, config.clone())?;
         let created = created.await?;
@@ -520,7 +520,6 @@ impl ProducerBuilder {
             parts,
             events,
             topic: name,
-            is_partitioned,
             config,
             detour: Detour { hooks: self.hooks.if_any(), router: self.router, lazy }.if_any(),
             client,

@@ -10,7 +10,7 @@ use super::routing::{Router, Routes};
 use super::workers::Tasks;
 use super::{Shared, clock, parse_topic};
 use crate::error::Result;
-use crate::machine::producer::{Producer as Machine, ProducerConfig, ProducerCreated, ProducerStats};
+use crate::machine::producer::{Message, Producer as Machine, ProducerConfig, ProducerCreated, ProducerStats};
 use crate::machine::{Endpoint, EndpointId, Reply, ReplyTo};
 use crate::topic::TopicName;
 use crate::trace_context::TraceContext;
@@ -22,11 +22,11 @@ pub(super) type TraceSource = Arc<dyn Fn() -> Option<TraceContext> + Send + Sync
 pub(super) struct ProducerShared {
     /// The endpoints of `parts` by partition: what a send reads.
     pub(super) routes: Routes<Machine>,
-    pub(super) router: Router,
+    /// `None` where the topic has no partitions.
+    pub(super) router: Option<Box<Router>>,
     pub(super) parts: Parts<Machine>,
     pub(super) events: Arc<EventQueue<ProducerEvent>>,
     pub(super) topic: Arc<str>,
-    pub(super) is_partitioned: bool,
     /// The configuration of each partition, with the name that all of them share.
     pub(super) config: Arc<ProducerConfig>,
     /// What is done with each message besides; `None` for nothing.
@@ -34,7 +34,7 @@ pub(super) struct ProducerShared {
     /// Keeps the client's tasks alive, which carry out what the endpoints decide.
     pub(super) client: Arc<Shared>,
     /// Looks for new partitions, and ends with this.
-    pub(super) growth: OnceLock<Tasks<()>>,
+    pub(super) growth: OnceLock<Box<Tasks<()>>>,
 }
 
 impl ProducerShared {
@@ -48,9 +48,19 @@ impl ProducerShared {
         stats
     }
 
+    pub(super) fn is_partitioned(&self) -> bool {
+        self.router.is_some()
+    }
+
+    /// The partition that a message goes to, unless the application chooses it.
+    #[inline]
+    pub(super) fn partition_of(&self, message: &Message) -> usize {
+        self.router.as_ref().map_or(0, |router| router.partition(message, self.routes.len()))
+    }
+
     /// How many partitions messages go to; 0 if it is not partitioned.
     pub(super) fn partitions(&self) -> u32 {
-        match self.is_partitioned {
+        match self.is_partitioned() {
             true => u32::try_from(self.routes.len()).unwrap_or(u32::MAX),
             false => 0,
         }
@@ -89,7 +99,7 @@ impl ProducerShared {
         // Another one for each handle of a client.
         let seed = self.client.seed() ^ (first << 1 | 1);
         let task = self.client.spawn(growth::follow(Arc::downgrade(self), auto_update, seed));
-        let _ = self.growth.set(task);
+        let _ = self.growth.set(Box::new(task));
     }
 }
 
@@ -112,7 +122,7 @@ impl Grows for ProducerShared {
     }
 
     fn partitioned_topics(&self) -> Vec<TopicName> {
-        parse_topic(&self.topic).ok().filter(|_| self.is_partitioned).into_iter().collect()
+        parse_topic(&self.topic).ok().filter(|_| self.is_partitioned()).into_iter().collect()
     }
 
     fn open_new(&self, topic: &TopicName, partitions: u32) -> Result<Vec<Opened<ProducerCreated>>> {

@@ -18,6 +18,15 @@ pub(in crate::client) struct EventQueue<E> {
 }
 
 struct State<E> {
+    /// From the first event or reader on: most handles have none, and live for long.
+    traffic: Option<Box<Traffic<E>>>,
+    /// Topics and partitions that have not ended, where they are counted.
+    sources: usize,
+    /// The handle has ended or was dropped: no more events are added.
+    is_closed: bool,
+}
+
+struct Traffic<E> {
     /// With the payload that each keeps in memory, bytes.
     events: VecDeque<(E, usize)>,
     /// Payload of the waiting events, bytes.
@@ -25,18 +34,11 @@ struct State<E> {
     dropped: u64,
     /// Tasks that wait for the next event, each once.
     readers: Vec<Waker>,
-    /// Topics and partitions that have not ended, where they are counted.
-    sources: usize,
-    /// The handle has ended or was dropped: no more events are added.
-    is_closed: bool,
 }
 
 impl<E> Default for EventQueue<E> {
     fn default() -> Self {
-        let (events, readers) = (VecDeque::new(), Vec::new());
-        Self {
-            state: Mutex::new(State { events, payload_bytes: 0, dropped: 0, readers, sources: 0, is_closed: false }),
-        }
+        Self { state: Mutex::new(State { traffic: None, sources: 0, is_closed: false }) }
     }
 }
 
@@ -47,10 +49,26 @@ impl<E> fmt::Debug for EventQueue<E> {
 }
 
 impl<E> State<E> {
+    fn traffic(&mut self) -> &mut Traffic<E> {
+        self.traffic.get_or_insert_with(|| {
+            Box::new(Traffic { events: VecDeque::new(), payload_bytes: 0, dropped: 0, readers: Vec::new() })
+        })
+    }
+
+    fn take(&mut self) -> Option<E> {
+        self.traffic.as_mut()?.take()
+    }
+}
+
+impl<E> Traffic<E> {
     fn take(&mut self) -> Option<E> {
         let (event, payload_bytes) = self.events.pop_front()?;
         self.payload_bytes -= payload_bytes;
         Some(event)
+    }
+
+    fn is_full(&self) -> bool {
+        self.events.len() > EVENTS_MAX || (self.payload_bytes > EVENT_PAYLOAD_BYTES_MAX && self.events.len() > 1)
     }
 }
 
@@ -71,15 +89,12 @@ impl<E> EventQueue<E> {
                 dropped.push(event);
                 return dropped;
             }
-            state.payload_bytes += payload_bytes;
-            state.events.push_back((event, payload_bytes));
-            let is_full = |state: &State<E>| {
-                state.events.len() > EVENTS_MAX
-                    || (state.payload_bytes > EVENT_PAYLOAD_BYTES_MAX && state.events.len() > 1)
-            };
-            while is_full(state) {
-                state.dropped += 1;
-                dropped.extend(state.take());
+            let traffic = state.traffic();
+            traffic.payload_bytes += payload_bytes;
+            traffic.events.push_back((event, payload_bytes));
+            while traffic.is_full() {
+                traffic.dropped += 1;
+                dropped.extend(traffic.take());
             }
             dropped
         });
@@ -108,18 +123,18 @@ impl<E> EventQueue<E> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.state().events.len()
+        self.state().traffic.as_ref().map_or(0, |traffic| traffic.events.len())
     }
 
     pub(super) fn dropped(&self) -> u64 {
-        self.state().dropped
+        self.state().traffic.as_ref().map_or(0, |traffic| traffic.dropped)
     }
 
     /// Changes the state, then wakes the readers and drops what `change` returned, without the lock.
     fn change<R>(&self, change: impl FnOnce(&mut State<E>) -> R) {
         let mut state = self.state();
         let changed = change(&mut state);
-        let readers = std::mem::take(&mut state.readers);
+        let readers = state.traffic.as_mut().map(|traffic| std::mem::take(&mut traffic.readers)).unwrap_or_default();
         drop(state);
         readers.into_iter().for_each(Waker::wake);
         drop(changed);
@@ -131,8 +146,9 @@ impl<E> EventQueue<E> {
         if event.is_some() || state.is_closed {
             return Poll::Ready(event);
         }
-        if !state.readers.iter().any(|reader| reader.will_wake(cx.waker())) {
-            state.readers.push(cx.waker().clone());
+        let readers = &mut state.traffic().readers;
+        if !readers.iter().any(|reader| reader.will_wake(cx.waker())) {
+            readers.push(cx.waker().clone());
         }
         Poll::Pending
     }
