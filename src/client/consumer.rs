@@ -56,12 +56,9 @@ const RECEIVE_MANY_MAX: usize = 100_000;
 pub struct Consumer {
     acker: Acker,
     receiver: Receiver,
-    /// Sends the dead letters. It ends with the consumer: what is not sent then is not acknowledged.
-    _letters: Option<Tasks<()>>,
-    /// Looks for new partitions.
-    _growth: Option<Tasks<()>>,
-    /// Follows the pattern of its topics.
-    _pattern: Option<Tasks<()>>,
+    /// What ends with the consumer: the sending of its dead letters, where what is not sent then is not acknowledged; the looks
+    /// for new partitions; the pattern that its topics follow.
+    _tasks: Vec<Tasks<()>>,
 }
 
 impl Consumer {
@@ -85,7 +82,8 @@ impl Consumer {
         };
         let growth = growth.map(follow);
         let pattern = followed.map(|pattern| shared.follow(pattern));
-        Self { acker: Acker { shared }, receiver, _letters: letters, _growth: growth, _pattern: pattern }
+        let tasks = [letters, growth, pattern].into_iter().flatten().collect();
+        Self { acker: Acker { shared }, receiver, _tasks: tasks }
     }
 
     pub(super) fn parts(&self) -> &Parts<Machine> {
@@ -423,7 +421,7 @@ impl Consumer {
 
     /// The consumer's name.
     pub fn name(&self) -> &str {
-        self.acker.shared.config.name.as_deref().unwrap_or_default()
+        self.acker.shared.name()
     }
 
     /// Whether this consumer of a Failover subscription is the active one, on any partition, by the broker's last

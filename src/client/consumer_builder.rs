@@ -48,7 +48,8 @@ use crate::schema::SchemaInfo;
 pub struct ConsumerBuilder {
     pub(super) client: Arc<Shared>,
     pub(super) topics: Topics,
-    pub(super) config: ConsumerConfig,
+    /// Apart, because futures are moved.
+    pub(super) config: Box<ConsumerConfig>,
     pub(super) encryption: EncryptionOptions<ConsumerCryptoFailureAction>,
     pub(super) dead_letter_policy: Option<DeadLetterPolicy>,
     pub(super) retries: bool,
@@ -74,7 +75,7 @@ impl ConsumerBuilder {
         Self {
             client,
             topics,
-            config,
+            config: Box::new(config),
             encryption: EncryptionOptions::default(),
             dead_letter_policy: None,
             retries: false,

@@ -13,6 +13,7 @@ use super::joining::Joining;
 use super::parts::{Part, Parts};
 use super::reader::Positions;
 use super::runtime::AsyncTimer;
+use super::subscribe::random_name;
 use super::workers::Tasks;
 use super::{Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
@@ -28,8 +29,10 @@ pub(super) struct ConsumerShared {
     pub(super) topics: Vec<Arc<str>>,
     /// Where the parts of a reader begin.
     pub(super) positions: Option<Arc<Positions>>,
-    /// That of the parts it began with. They share the name.
+    /// That of the parts it began with.
     pub(super) config: Arc<ConsumerConfig>,
+    /// Its name, where `config` has none. Its parts share it.
+    pub(super) random_name: Option<Arc<str>>,
     /// What parts that join later have of their own.
     pub(super) joining: Joining,
     /// Its topics that have partitions.
@@ -79,6 +82,7 @@ impl ConsumerShared {
             parts: Parts::new(),
             topics,
             positions: None,
+            random_name: config.name.is_none().then(|| random_name().into()),
             config,
             joining,
             partitioned: Mutex::default(),
@@ -99,13 +103,18 @@ impl ConsumerShared {
 
     /// Has what is delivered too often sent to a dead-letter topic, once the queue is [forwarded](DeadLetters::forward).
     pub(super) fn set_dead_letters(&mut self, topics: LetterTopics) -> LetterQueue {
-        let ConsumerConfig { subscription, name, schema, .. } = &*self.config;
-        let consumer = name.clone().unwrap_or_default();
+        let ConsumerConfig { subscription, schema, .. } = &*self.config;
+        let consumer = self.name().to_owned();
         let producers = Producers::new(self.client.clone(), subscription.clone(), consumer, schema.clone());
         let (letters, queue) =
             DeadLetters::new(topics, subscription.clone(), producers, self.events.clone(), self.interceptors.clone());
         self.dead_letters = Some(letters);
         queue
+    }
+
+    /// The name of the consumer.
+    pub(super) fn name(&self) -> &str {
+        self.config.name.as_deref().or(self.random_name.as_deref()).unwrap_or_default()
     }
 
     fn intake(&self) -> MutexGuard<'_, Intake> {
@@ -253,6 +262,7 @@ impl ConsumerShared {
             clock::now(),
         );
         machine.set_receive_budget(self.client.receive_memory());
+        machine.set_random_name(self.random_name.clone());
         if let Some(from) = from {
             machine.read_from(from);
         }

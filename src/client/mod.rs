@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ConsumerId, ProducerId, WatcherId};
 use crate::machine::EndpointRef;
+use crate::machine::consumer::ConsumerConfig;
 use crate::machine::control::Input;
 use crate::machine::memory::MemoryBudget;
 use crate::machine::producer::ProducerConfig;
@@ -194,6 +195,7 @@ pub(crate) struct Shared {
     /// Of what waits in consumers; `None`: without a limit.
     receive_memory: Option<Arc<ReceiveBudget>>,
     producer_options: SameOptions<ProducerConfig>,
+    consumer_options: SameOptions<ConsumerConfig>,
     /// What a drain has to end.
     handles: drain::Handles,
     seed: u64,

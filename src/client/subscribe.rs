@@ -64,7 +64,7 @@ impl ConsumerBuilder {
         let retry_topic = letter_topics.as_ref().and_then(LetterTopics::retry_topic);
         let Found { names, parts, partitioned, followed } = self.find(retry_topic).await?;
         let follows_pattern = followed.is_some();
-        let config = Arc::new(self.config_for(parts.len(), follows_pattern));
+        let config = self.client.consumer_options.share(self.config_for(parts.len(), follows_pattern));
         let joining =
             Joining { initial_position: self.position_of_added, queues: self.queue_limits(), follows_pattern };
         let may_grow = follows_pattern || !partitioned.is_empty();
@@ -155,6 +155,7 @@ impl ConsumerBuilder {
         if found.names.is_empty() {
             return Err(Error::local(ErrorKind::InvalidArgument, "a consumer needs a topic"));
         }
+        found.names.shrink_to_fit();
         Ok(found)
     }
 
@@ -164,9 +165,8 @@ impl ConsumerBuilder {
     }
 
     fn config_for(&self, parts: usize, follows_pattern: bool) -> ConsumerConfig {
-        let mut config = self.config.clone();
+        let mut config = ConsumerConfig::clone(&self.config);
         self.queue_limits().apply(parts, &mut config);
-        config.name.get_or_insert_with(random_name);
         if follows_pattern {
             // What was deleted stays deleted, and what is made again is another topic.
             config.force_topic_creation = mutation!(PatternMakesTopics);

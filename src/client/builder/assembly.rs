@@ -41,6 +41,7 @@ impl ClientBuilder {
             admin: switch.admin.clone(),
             switch: Arc::new(switch),
             producer_options: SameOptions::default(),
+            consumer_options: SameOptions::default(),
             handles: Handles::default(),
             supervisor: handle.clone(),
             service_url: service_url.to_string().into(),

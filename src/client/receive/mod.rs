@@ -51,7 +51,9 @@ pub(super) struct Receiver {
     shared: Arc<ConsumerShared>,
     /// One for each part of the set, in the order of the set.
     sources: Vec<Source>,
-    by_id: HashMap<EndpointId, usize>,
+    /// Their places, where there are several.
+    #[expect(clippy::box_collection, reason = "most consumers have one source")]
+    by_id: Option<Box<HashMap<EndpointId, usize>>>,
     /// The epoch of the set that `sources` are of.
     epoch: u64,
     /// Sources that have, or may have, messages. The first is the current one; each gives its whole run in turn.
@@ -77,7 +79,7 @@ impl Receiver {
         let mut receiver = Self {
             shared,
             sources: Vec::new(),
-            by_id: HashMap::new(),
+            by_id: None,
             epoch: 0,
             run_queue: VecDeque::new(),
             notified: Vec::new(),
@@ -190,7 +192,7 @@ impl Receiver {
     /// Gives nothing of a part until [`Self::release`]: what has come of it, and comes, stays where it is, up to the size of
     /// its queue.
     pub(super) fn hold(&mut self, id: EndpointId) {
-        let Some(&index) = self.by_id.get(&id) else { return };
+        let Some(index) = self.index_of(id) else { return };
         let source = &mut self.sources[index];
         source.is_held = true;
         // So that nothing else puts it there.
@@ -210,7 +212,7 @@ impl Receiver {
 
     /// Why a part gives nothing more, once all of it was received.
     pub(super) fn end_of(&self, id: EndpointId) -> Option<&Error> {
-        self.sources.get(*self.by_id.get(&id)?)?.reported_end()
+        self.sources[self.index_of(id)?].reported_end()
     }
 
     /// Whether [`Self::poll`] has returned the end already.
@@ -242,6 +244,14 @@ impl Receiver {
         None
     }
 
+    /// The place of the source of this endpoint.
+    fn index_of(&self, id: EndpointId) -> Option<usize> {
+        match &self.by_id {
+            Some(by_id) => by_id.get(&id).copied(),
+            None => self.sources.iter().position(|source| source.id() == id),
+        }
+    }
+
     /// Takes the queues of the endpoints that have something.
     fn refill_notified(&mut self) {
         self.sync_sources();
@@ -251,7 +261,7 @@ impl Receiver {
                 continue;
             }
             // A part that is not there has been removed since.
-            let Some(&index) = self.by_id.get(&id) else { continue };
+            let Some(index) = self.index_of(id) else { continue };
             let source = &mut self.sources[index];
             source.refill();
             if !std::mem::replace(&mut source.is_queued, true) {
@@ -283,8 +293,9 @@ impl Receiver {
                 shared.pass_position(&left.part().topic, id);
             }
         }
-        self.by_id = self.sources.iter().enumerate().map(|(index, source)| (source.id(), index)).collect();
-        self.run_queue = run_queue.iter().filter_map(|id| self.by_id.get(id).copied()).collect();
+        let places = || self.sources.iter().enumerate().map(|(index, source)| (source.id(), index)).collect();
+        self.by_id = (self.sources.len() > 1).then(|| Box::new(places()));
+        self.run_queue = run_queue.iter().filter_map(|id| self.index_of(*id)).collect();
         self.open_sources = self.sources.iter().filter(|source| source.reported_end().is_none()).count();
     }
 

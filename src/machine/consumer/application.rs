@@ -208,7 +208,7 @@ impl Consumer {
     ///
     /// Without a connection it does nothing: the next attach delivers everything that is not acknowledged.
     pub fn nack(&mut self, id: &MessagePosition, redelivery_count: u32, now: Now) {
-        let delay = self.redelivery.nack_delay(EntryPosition::of(id), redelivery_count);
+        let delay = self.config.negative_ack_redelivery_backoff.delay_of(EntryPosition::of(id), redelivery_count);
         self.nack_after(id, delay, now);
     }
 
@@ -219,7 +219,7 @@ impl Consumer {
         }
         self.counters.nacks += 1;
         let before = self.redelivery.due_at();
-        if !self.redelivery.nack(EntryPosition::of(id), delay, now) {
+        if !self.redelivery.nack(EntryPosition::of(id), delay, &self.config, now) {
             self.redeliver_everything();
         }
         self.is_dirty |= self.redelivery.due_at() != before;

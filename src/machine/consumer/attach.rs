@@ -25,7 +25,7 @@ impl Consumer {
             sub_type: config.subscription_type.wire().into(),
             consumer_id: self.id.0,
             request_id: 0,
-            consumer_name: config.name.clone(),
+            consumer_name: config.name.clone().or_else(|| self.random_name.as_deref().map(str::to_owned)),
             priority_level: Some(config.priority_level),
             durable: Some(config.durable),
             start_message_id: None,

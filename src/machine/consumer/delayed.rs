@@ -140,12 +140,6 @@ impl Delayed {
         }
     }
 
-    pub(super) fn clear(&mut self) {
-        self.waits.clear();
-        self.buckets.clear();
-        self.len = 0;
-    }
-
     /// When the next bucket is due.
     pub(super) fn due_at(&self) -> Option<Instant> {
         let (bucket, _) = self.buckets.first_key_value()?;

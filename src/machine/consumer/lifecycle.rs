@@ -49,8 +49,8 @@ struct ConsumerClose {
 pub(super) struct ConsumerLifecycle {
     state: ConsumerState,
     /// Until the first attach or the end.
-    subscribing: Option<Subscribing>,
-    close: Option<ConsumerClose>,
+    subscribing: Option<Box<Subscribing>>,
+    close: Option<Box<ConsumerClose>>,
     /// Why nothing is received any more, and every call is refused.
     ended: Option<Error>,
     /// What the receiving side gets from [`Consumer::stop_receiving`] on.
@@ -63,7 +63,7 @@ impl ConsumerLifecycle {
     pub(super) fn new(subscribed: ReplyTo<()>, deadline: Option<Deadline>) -> Self {
         Self {
             state: ConsumerState::Detached,
-            subscribing: Some(Subscribing { reply: subscribed, deadline }),
+            subscribing: Some(Box::new(Subscribing { reply: subscribed, deadline })),
             close: None,
             ended: None,
             stopped: None,
@@ -179,7 +179,8 @@ impl Consumer {
             return;
         }
         let deadline = Deadline::after(now, self.config.operation_timeout, "close of a consumer");
-        self.lifecycle.close = Some(ConsumerClose { replies: reply.into_iter().collect(), deadline, request: None });
+        let close = ConsumerClose { replies: reply.into_iter().collect(), deadline, request: None };
+        self.lifecycle.close = Some(Box::new(close));
         let closed = self.closed_error();
         self.lifecycle.reply_subscribed(Err(closed.clone()), deferred);
         self.end(closed, deferred);

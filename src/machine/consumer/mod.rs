@@ -99,6 +99,8 @@ pub struct Consumer {
     topic: Arc<str>,
     partition: i32,
     config: Arc<ConsumerConfig>,
+    /// Its name, where the options have none.
+    random_name: Option<Arc<str>>,
     lifecycle: ConsumerLifecycle,
     attach_status: AttachStatus,
     queue: Queue,
@@ -148,7 +150,7 @@ impl Consumer {
             attach_status: AttachStatus::new(now),
             queue: Queue::new(config.receiver_queue_size, config.receiver_queue_size_max, signals),
             acks: Acks::new(AckPolicy::new(&topic, &config)),
-            redelivery: Redelivery::new(&config, now),
+            redelivery: Redelivery::new(&config),
             chunked: ChunkedMessages::default(),
             operations: Operations::default(),
             seek: Seek::default(),
@@ -161,7 +163,13 @@ impl Consumer {
             is_dirty: true,
             topic,
             config,
+            random_name: None,
         }
+    }
+
+    /// The name it has where the options have none. To be called before it is attached.
+    pub fn set_random_name(&mut self, name: Option<Arc<str>>) {
+        self.random_name = name;
     }
 
     /// Entries that wait count against `budget`, if there is one. To be called before it is attached.

@@ -64,7 +64,7 @@ pub(super) struct Permits {
     /// Queue size 0: a receive waits, and has not taken a message yet.
     is_requested: bool,
     /// What the memory of the client allows; `None`: everything.
-    pub(super) memory: Option<ReceiveShare>,
+    pub(super) memory: Option<Box<ReceiveShare>>,
 }
 
 impl Permits {

@@ -201,7 +201,7 @@ impl Queue {
 
     /// What is delivered counts against this budget from now on; `None`: against none any more.
     pub(super) fn set_budget(&mut self, budget: Option<Arc<ReceiveBudget>>) {
-        self.permits.memory = budget.map(ReceiveShare::new);
+        self.permits.memory = budget.map(|budget| Box::new(ReceiveShare::new(budget)));
     }
 
     /// Entries have arrived, with the permits that the broker has charged for them.

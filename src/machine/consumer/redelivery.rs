@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::backoff::RedeliveryBackoff;
 use super::delayed::{Delayed, Due, WaitReason};
 use super::position::EntryPosition;
 use super::{Consumer, ConsumerConfig};
@@ -29,9 +28,8 @@ const REDELIVER_IDS_MAX: usize = 1000;
 pub(super) struct Redelivery {
     /// Exclusive and Failover.
     is_in_order: bool,
-    nack_backoff: RedeliveryBackoff,
-    ack_timeout: Option<AckTimeout>,
-    delayed: Delayed,
+    /// Entries that wait for their delay or timeout; `None` while there were none yet.
+    delayed: Option<Box<Delayed>>,
     /// Entries to be requested.
     due: VecDeque<EntryPosition>,
     /// Everything is to be requested.
@@ -40,23 +38,11 @@ pub(super) struct Redelivery {
     epoch: u64,
 }
 
-/// How long the application may take to acknowledge a message.
-#[derive(Debug, Clone, Copy)]
-struct AckTimeout {
-    timeout: Duration,
-    backoff: Option<RedeliveryBackoff>,
-}
-
 impl Redelivery {
-    pub(super) fn new(config: &ConsumerConfig, now: Now) -> Self {
-        let nack_backoff = config.negative_ack_redelivery_backoff;
-        let shortest = config.ack_timeout.map_or(nack_backoff.first(), |timeout| timeout.min(nack_backoff.first()));
-        let backoff = config.ack_timeout_redelivery_backoff;
+    pub(super) fn new(config: &ConsumerConfig) -> Self {
         Self {
             is_in_order: config.subscription_type.is_in_order(),
-            nack_backoff,
-            ack_timeout: config.ack_timeout.map(|timeout| AckTimeout { timeout, backoff }),
-            delayed: Delayed::new(shortest, now),
+            delayed: None,
             due: VecDeque::new(),
             is_all_due: false,
             epoch: 0,
@@ -75,49 +61,63 @@ impl Redelivery {
         self.is_in_order && consumer_epoch < self.epoch
     }
 
-    /// The delay of a negative acknowledgement after so many redeliveries.
-    pub(super) fn nack_delay(&self, position: EntryPosition, redelivery_count: u32) -> Duration {
-        self.nack_backoff.delay_of(position, redelivery_count)
+    fn delayed(&mut self, config: &ConsumerConfig, now: Now) -> &mut Delayed {
+        self.delayed.get_or_insert_with(|| {
+            let first = config.negative_ack_redelivery_backoff.first();
+            let shortest = config.ack_timeout.map_or(first, |timeout| timeout.min(first));
+            Box::new(Delayed::new(shortest, now))
+        })
     }
 
     /// Notes an entry, once: its delay counts from the first time. False if there is no room for it.
-    pub(super) fn nack(&mut self, position: EntryPosition, delay: Duration, now: Now) -> bool {
-        self.delayed.insert(position, WaitReason::Nacked, delay, now)
+    pub(super) fn nack(&mut self, position: EntryPosition, delay: Duration, config: &ConsumerConfig, now: Now) -> bool {
+        self.delayed(config, now).insert(position, WaitReason::Nacked, delay, now)
     }
 
     /// The application has been given the entry: its timeout, if there is one, counts from now. False if there is no room
     /// for it.
-    pub(super) fn on_given(&mut self, position: EntryPosition, redelivery_count: u32, now: Now) -> bool {
-        let Some(AckTimeout { timeout, backoff }) = self.ack_timeout else { return true };
+    pub(super) fn on_given(
+        &mut self,
+        position: EntryPosition,
+        redelivery_count: u32,
+        config: &ConsumerConfig,
+        now: Now,
+    ) -> bool {
+        let Some(timeout) = config.ack_timeout else { return true };
+        let backoff = config.ack_timeout_redelivery_backoff;
         let more = backoff.map_or(Duration::ZERO, |backoff| backoff.delay_of(position, redelivery_count));
-        self.delayed.insert(position, WaitReason::Delivered, timeout.saturating_add(more), now)
+        self.delayed(config, now).insert(position, WaitReason::Delivered, timeout.saturating_add(more), now)
     }
 
     /// The entry is acknowledged: it does not come again.
     pub(super) fn remove(&mut self, position: EntryPosition) {
-        self.delayed.remove(position);
+        if let Some(delayed) = &mut self.delayed {
+            delayed.remove(position);
+        }
     }
 
     /// Everything up to and including `up_to` is acknowledged.
     pub(super) fn remove_up_to(&mut self, up_to: EntryPosition) {
-        self.delayed.remove_up_to(up_to);
+        if let Some(delayed) = &mut self.delayed {
+            delayed.remove_up_to(up_to);
+        }
     }
 
     /// A new attach, a seek, or the end: the broker delivers everything again anyway.
     pub(super) fn reset(&mut self) {
-        self.delayed.clear();
+        self.delayed = None;
         self.due.clear();
         self.is_all_due = false;
     }
 
     /// When the next delay or timeout is over.
     pub(super) fn due_at(&self) -> Option<Instant> {
-        self.delayed.due_at()
+        self.delayed.as_ref()?.due_at()
     }
 
     /// Takes the entries whose delay or timeout is over.
     pub(super) fn take_due(&mut self, now: Now) -> Due {
-        self.delayed.take_due(now)
+        self.delayed.as_mut().map(|delayed| delayed.take_due(now)).unwrap_or_default()
     }
 
     /// Requests these entries; beyond the bound, everything.
@@ -134,7 +134,7 @@ impl Redelivery {
 
     /// Requests everything that is not acknowledged.
     pub(super) fn request_all(&mut self) {
-        self.delayed.clear();
+        self.delayed = None;
         self.due.clear();
         self.is_all_due = true;
         if self.is_in_order {
@@ -176,7 +176,7 @@ impl Consumer {
             return;
         }
         let before = self.redelivery.due_at();
-        if !self.redelivery.on_given(EntryPosition { ledger_id, entry_id }, redelivery_count, now) {
+        if !self.redelivery.on_given(EntryPosition { ledger_id, entry_id }, redelivery_count, &self.config, now) {
             self.redeliver_everything();
         }
         self.is_dirty |= self.redelivery.due_at() != before;

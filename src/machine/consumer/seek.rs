@@ -141,7 +141,7 @@ impl SeekStart {
 #[derive(Debug, Default)]
 pub(super) struct Seek {
     is_running: bool,
-    start: Option<SeekStart>,
+    start: Option<Box<SeekStart>>,
 }
 
 impl Seek {
@@ -162,12 +162,12 @@ impl Seek {
 
     /// The broker has moved the subscription.
     pub(super) fn set_start(&mut self, to: &SeekTo) {
-        self.start = SeekStart::of(to);
+        self.start = SeekStart::of(to).map(Box::new);
     }
 
     /// What is to be left out of the entry at `position`, if it is the one of the last seek.
     #[inline]
     pub(super) fn start_at(&self, position: EntryPosition) -> Option<SeekStart> {
-        self.start.filter(|start| start.position == position)
+        self.start.as_deref().filter(|start| start.position == position).copied()
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct StallWatch {
     /// `None` while it is not attached, and if that is beyond what the clock can express.
     check_at: Option<Instant>,
     is_reported: bool,
-    asked: Option<Asked>,
+    asked: Option<Box<Asked>>,
 }
 
 /// What the broker is being asked.
@@ -125,7 +125,7 @@ impl Consumer {
         }
         let quiet_since = self.stall.quiet_since;
         let quiet_for = quiet_since.map(|since| now.at.saturating_duration_since(since)).unwrap_or_default();
-        self.stall.asked = Some(Asked { quiet_since, quiet_for, stats: None });
+        self.stall.asked = Some(Box::new(Asked { quiet_since, quiet_for, stats: None }));
         // Answered in this order.
         self.begin_operation(Operation::StallStats, now, deferred);
         self.begin_operation(Operation::StallLastMessageId, now, deferred);
@@ -147,7 +147,8 @@ impl Consumer {
     }
 
     pub(super) fn on_stall_last_message_id(&mut self, last: LastMessageId, deferred: &mut Deferred) {
-        let Some(Asked { quiet_since, quiet_for, stats: Some(stats) }) = self.stall.asked.take() else { return };
+        let Some(asked) = self.stall.asked.take() else { return };
+        let Asked { quiet_since, quiet_for, stats: Some(stats) } = *asked else { return };
         let is_quiet = self.counters.last_arrival <= quiet_since;
         if !is_quiet || !self.could_receive() {
             return;
