@@ -14,6 +14,7 @@ mod common;
 
 mod bombs;
 mod chunks;
+mod idle;
 mod memory_limit;
 mod patterns;
 mod redelivery;
