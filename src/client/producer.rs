@@ -163,23 +163,37 @@ impl Producer {
         self.shared.routes.get(self.shared.partition_of(message))
     }
 
-    /// Always inlined: otherwise the message would be moved once more, through memory.
+    /// Always inlined, and without a branch: otherwise the message would be moved once more, through memory.
     #[inline(always)]
     fn accept(&self, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
-        // Apart, for a message that both ways lead to would be moved through memory once more.
-        if let Some(detour) = &self.shared.detour {
-            return self.accept_prepared(detour, message, callback);
+        let waiter = CapacityWaiter::default();
+        Accept { message: Some(message), callback, producer: self, endpoint: None, waiter }
+    }
+
+    /// The endpoint that the message goes to, with what is done to it before.
+    #[inline]
+    fn prepare(
+        &self,
+        message: &mut Option<Message>,
+        callback: &mut Option<SendCallback>,
+    ) -> Option<&Endpoint<Machine>> {
+        match &self.shared.detour {
+            None => Some(self.route(message.as_ref()?)),
+            Some(detour) => self.take_detour(detour, message, callback),
         }
-        let endpoint = self.route(&message);
-        Accept { endpoint, message: Some(message), callback, waiter: CapacityWaiter::default() }
     }
 
     #[cold]
-    #[inline(never)]
-    fn accept_prepared(&self, detour: &Detour, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
-        let (mut message, callback) = detour.prepare(&self.shared.topic, message, callback);
-        let endpoint = detour.route(&self.shared, &mut message);
-        Accept { endpoint, message: Some(message), callback, waiter: CapacityWaiter::default() }
+    fn take_detour<'a>(
+        &'a self,
+        detour: &Detour,
+        message: &mut Option<Message>,
+        callback: &mut Option<SendCallback>,
+    ) -> Option<&'a Endpoint<Machine>> {
+        let (mut prepared, prepared_callback) = detour.prepare(&self.shared.topic, message.take()?, callback.take());
+        let endpoint = detour.route(&self.shared, &mut prepared);
+        (*message, *callback) = (Some(prepared), prepared_callback);
+        Some(endpoint)
     }
 
     /// Waits until every message accepted before this call is confirmed or has failed; sends an open batch at once.
@@ -348,19 +362,26 @@ fn seal_closed(endpoint: &Endpoint<Machine>, deferred: &mut Deferred) {
 
 /// The future of [`Producer::enqueue`]: waits for capacity, then pushes the message. If it is dropped before that, it
 /// leaves the queue of waiters.
+///
+/// The message stands first, so that it is moved in the same pieces each time: a load that spans two stores waits for both.
+#[repr(C)]
 struct Accept<'a> {
-    endpoint: &'a Endpoint<Machine>,
     message: Option<Message>,
     callback: Option<SendCallback>,
+    producer: &'a Producer,
+    /// Where the message goes, once the future was polled.
+    endpoint: Option<&'a Endpoint<Machine>>,
     waiter: CapacityWaiter,
 }
 
 impl Accept<'_> {
-    /// The fast path: there is capacity and no other task waits for it. `None`: nothing was done. Not inlined, and with
-    /// a result that fits registers, because everything that is moved through memory shows in the cost of a message.
+    /// The first poll, and its fast path: there is capacity and no other task waits for it. `None`: nothing was pushed. Not
+    /// inlined, and with a result that fits registers, because everything that is moved through memory shows in the cost of a
+    /// message.
     #[inline(never)]
-    fn poll_fast(&mut self) -> Option<PendingSend> {
-        let Self { endpoint, message, callback, .. } = self;
+    fn poll_first(&mut self) -> Option<PendingSend> {
+        let Self { message, callback, producer, endpoint, .. } = self;
+        let endpoint = *endpoint.insert(producer.prepare(message, callback)?);
         let (pending, closed) = endpoint.with(|producer| {
             let pending = producer.push_fast(message, callback, clock::now);
             (pending, producer.has_closed_job())
@@ -374,7 +395,8 @@ impl Accept<'_> {
     /// The general path: also for a full queue, tasks that wait already, a message that is refused.
     #[cold]
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<PendingSend, SendError>> {
-        let Self { endpoint, message, callback, waiter } = self;
+        let Self { message, callback, endpoint, waiter, .. } = self;
+        let endpoint = endpoint.expect("the first poll finds it");
         let polled = with_seal(endpoint, |producer, deferred| {
             producer.poll_push(waiter, message, callback, cx.waker(), clock::now, deferred)
         });
@@ -392,8 +414,8 @@ impl Future for Accept<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.waiter.is_waiting() {
-            if let Some(pending) = self.poll_fast() {
+        if self.endpoint.is_none() {
+            if let Some(pending) = self.poll_first() {
                 return Poll::Ready(Ok(pending));
             }
         }
@@ -405,10 +427,9 @@ impl Drop for Accept<'_> {
     /// Removes the waiter, so that the next one can get the capacity.
     #[inline]
     fn drop(&mut self) {
-        if self.waiter.is_waiting() {
+        if let Some(endpoint) = self.endpoint.filter(|_| self.waiter.is_waiting()) {
             let waiter = &mut self.waiter;
-            self.endpoint
-                .with_deferred(&mut Deferred::new(), |producer, deferred| producer.stop_waiting(waiter, deferred));
+            endpoint.with_deferred(&mut Deferred::new(), |producer, deferred| producer.stop_waiting(waiter, deferred));
         }
     }
 }
