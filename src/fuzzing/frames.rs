@@ -159,10 +159,13 @@ pub(super) fn read_stream(pieces: &[&[u8]]) -> (Vec<Frame>, Option<DecodeError>)
     (all, None)
 }
 
-/// The form for a client is the same frames.
+/// The form for a client is the same frames, whichever way they are taken.
 fn check_inbound(run: Bytes) {
     let (mut all, mut inbound) = (frames(run.clone()), frames(run));
     loop {
+        while let Some(receipt) = inbound.next_receipt() {
+            assert!(matches!(all.next(), Some(Ok(Frame::Receipt(plain))) if plain == receipt), "{receipt:?}");
+        }
         let (plain, inbound) = (all.next(), inbound.next_inbound());
         match (plain, inbound) {
             (None, None) => return,

@@ -247,6 +247,21 @@ impl Frames {
     }
 }
 
+impl Frames {
+    /// The next frame, if it is a SEND_RECEIPT in the usual layout. Otherwise [`next_inbound`](Self::next_inbound) is to be called.
+    #[inline(always)]
+    pub fn next_receipt(&mut self) -> Option<Receipt> {
+        let bytes = self.run.get(self.position..)?;
+        let (command_end, frame_end) = bounds(bytes).ok()?;
+        let receipt = match command::split_envelope_fast(&bytes[2 * SIZE_FIELD_BYTES..command_end])? {
+            (hot::SEND_RECEIPT, body) => Receipt::decode_fast(body)?,
+            _ => return None,
+        };
+        self.position += frame_end;
+        Some(receipt)
+    }
+}
+
 /// Decodes the frame at `start`; the ends count from there.
 fn decode(run: &Bytes, start: usize, command_end: usize, frame_end: usize) -> Result<Frame, DecodeError> {
     let base = 2 * SIZE_FIELD_BYTES;

@@ -12,7 +12,7 @@
 //! | or else frame it | `Producer::frame_fast`: at once, behind others | it is small, not to be compressed, and numbered | `Producer::frame_slow`: in a [`SealJob`](super::SealJob), by `pipeline::run` |
 //! | write its frame | `wire::send_template::SendTemplate::put`: a template | it has a payload and a sequence id, and no more | `wire::send_template::put_unstamped` |
 //! | write its group | whole, in one piece | none of its entries is settled | entry by entry |
-//! | settle its entry | `InFlight::take_front` | a receipt, which is for the oldest entry | `InFlight::take`: a refusal |
+//! | settle its entry | `InFlight::pop_front` | a receipt, which is for the oldest entry | `InFlight::take`: a refusal |
 
 use std::fmt;
 use std::task::{Poll, Waker};

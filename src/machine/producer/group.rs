@@ -14,7 +14,7 @@ use crate::machine::Now;
 use crate::wire::tx::SealedFrame;
 
 /// One message or batch: what gets a receipt of its own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct PendingEntry {
     /// Sequence ids, lowest and highest.
     pub(super) first: u64,
@@ -64,8 +64,8 @@ impl PendingEntry {
     /// The entries of a message that goes out in `count` chunks. Message and size stand with the last of them.
     pub(super) fn into_chunks(self, count: usize) -> impl Iterator<Item = Self> {
         (0..count).map(move |at| match at + 1 == count {
-            true => self.clone(),
-            false => Self { messages: 0, size_bytes: 0, ..self.clone() },
+            true => self,
+            false => Self { messages: 0, size_bytes: 0, ..self },
         })
     }
 

@@ -12,18 +12,19 @@ use crate::machine::control::{CloseReason, SessionEvent, closed_by_broker, topic
 use crate::machine::endpoint::machine::{AfterNotification, DataRoute};
 use crate::machine::{Deferred, EndpointId, Now};
 use crate::wire::command::Command;
-use crate::wire::frame::{InboundFrame, cut, frames};
+use crate::wire::frame::{Frames, InboundFrame, cut, frames};
 use crate::wire::hot::{MessageHead, Receipt};
 
 /// Entries given to a consumer under one lock.
 const ENTRIES_RUN_MAX: usize = 64;
 
-/// Frames of one read for one endpoint, collected so that they are dispatched under one lock.
+/// Frames of one read, collected so that those of one endpoint are dispatched under one lock.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
     consumer: Option<ConsumerId>,
+    /// Of that consumer.
     entries: Vec<ReceivedEntry>,
-    producer: Option<ProducerId>,
+    /// Of any producers.
     receipts: Vec<Receipt>,
 }
 
@@ -43,7 +44,8 @@ impl Session {
             while let Some(frame) = frames.next_inbound() {
                 let unreadable =
                     |error| CloseReason::ProtocolViolation(ProtocolViolation::unreadable("unreadable frame", error));
-                let handled = frame.map_err(unreadable).and_then(|frame| self.handle_frame(frame, now, deferred));
+                let handled =
+                    frame.map_err(unreadable).and_then(|frame| self.handle_frame(frame, &mut frames, now, deferred));
                 if let Err(reason) = handled {
                     // What came before the bad frame was good.
                     self.dispatch(now, deferred)?;
@@ -54,8 +56,16 @@ impl Session {
         }
     }
 
+    /// Handles a frame. Receipts that follow a receipt are taken with it: out of an [`InboundFrame`] each would be moved once
+    /// more, through memory.
     #[inline]
-    fn handle_frame(&mut self, frame: InboundFrame, now: Now, deferred: &mut Deferred) -> Result<(), CloseReason> {
+    fn handle_frame(
+        &mut self,
+        frame: InboundFrame,
+        following: &mut Frames,
+        now: Now,
+        deferred: &mut Deferred,
+    ) -> Result<(), CloseReason> {
         match frame {
             InboundFrame::Message(head, raw) => {
                 self.connection.handle_data_frame("MESSAGE")?;
@@ -64,7 +74,11 @@ impl Session {
             }
             InboundFrame::Receipt(receipt) => {
                 self.connection.handle_data_frame("SEND_RECEIPT")?;
-                self.collect_receipt(receipt, now, deferred)
+                self.inbound.receipts.push(receipt);
+                while let Some(receipt) = following.next_receipt() {
+                    self.inbound.receipts.push(receipt);
+                }
+                Ok(())
             }
             InboundFrame::Control(command) => match self.connection.handle_command(*command)? {
                 Some(event) => self.handle_event(event, now, deferred),
@@ -86,17 +100,6 @@ impl Session {
             self.inbound.consumer = Some(consumer);
         }
         self.inbound.entries.push(ReceivedEntry::read(head, raw));
-    }
-
-    #[inline]
-    fn collect_receipt(&mut self, receipt: Receipt, now: Now, deferred: &mut Deferred) -> Result<(), CloseReason> {
-        let producer = ProducerId(receipt.producer_id);
-        if self.inbound.producer != Some(producer) {
-            self.dispatch_receipts(now, deferred)?;
-            self.inbound.producer = Some(producer);
-        }
-        self.inbound.receipts.push(receipt);
-        Ok(())
     }
 
     fn handle_event(&mut self, event: ConnectionEvent, now: Now, deferred: &mut Deferred) -> Result<(), CloseReason> {
@@ -156,21 +159,26 @@ impl Session {
     }
 
     fn dispatch_receipts(&mut self, now: Now, deferred: &mut Deferred) -> Result<(), CloseReason> {
-        let Some(id) = self.inbound.producer.take() else { return Ok(()) };
-        let receipts = &self.inbound.receipts;
-        let result = if let Some(endpoint) = self.routes.producers.get(&id) {
-            endpoint.with_deferred(deferred, |producer, deferred| producer.on_receipts(receipts, now, deferred))
-        } else {
-            // Receipts that follow a CLOSE_PRODUCER are real. One that fits nothing does not end the connection here.
-            let detached = self.detached.get(&EndpointId::Producer(id)).cloned();
-            if let Some(DataRoute::Producer(endpoint)) = detached.map(|endpoint| endpoint.data_route()) {
-                let _ = endpoint
-                    .with_deferred(deferred, |producer, deferred| producer.on_receipts(receipts, now, deferred));
-            }
-            Ok(())
-        };
-        self.inbound.receipts.clear();
+        let mut receipts = std::mem::take(&mut self.inbound.receipts);
+        let mut runs = receipts.chunk_by(|one, next| one.producer_id == next.producer_id);
+        let result = runs.try_for_each(|run| self.dispatch_run(run, now, deferred));
+        receipts.clear();
+        self.inbound.receipts = receipts;
         result.map_err(CloseReason::ProtocolViolation)
+    }
+
+    /// Gives receipts of one producer to it.
+    fn dispatch_run(&self, run: &[Receipt], now: Now, deferred: &mut Deferred) -> Result<(), ProtocolViolation> {
+        let Some(id) = run.first().map(|receipt| ProducerId(receipt.producer_id)) else { return Ok(()) };
+        if let Some(endpoint) = self.routes.producers.get(&id) {
+            return endpoint.with_deferred(deferred, |producer, deferred| producer.on_receipts(run, now, deferred));
+        }
+        // Receipts that follow a CLOSE_PRODUCER are real. One that fits nothing does not end the connection here.
+        let detached = self.detached.get(&EndpointId::Producer(id)).cloned();
+        if let Some(DataRoute::Producer(endpoint)) = detached.map(|endpoint| endpoint.data_route()) {
+            let _ = endpoint.with_deferred(deferred, |producer, deferred| producer.on_receipts(run, now, deferred));
+        }
+        Ok(())
     }
 }
 

@@ -36,9 +36,9 @@ impl Receipt {
     }
 
     /// Decodes a body in the usual layout: all fields in order, of the message id no more than ledger and entry. `None` for
-    /// any other body, valid or not.
-    #[inline]
-    fn decode_fast(body: &[u8]) -> Option<Self> {
+    /// any other body, valid or not. Always inlined: otherwise the receipt would be moved once more, through memory.
+    #[inline(always)]
+    pub(in crate::wire) fn decode_fast(body: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(body, 0);
         let producer_id = tagged(&mut reader, 0x08)?;
         let sequence_id = tagged(&mut reader, 0x10)?;

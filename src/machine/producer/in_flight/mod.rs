@@ -231,10 +231,10 @@ impl InFlight {
 
 /// Settling.
 impl InFlight {
-    /// Takes the oldest entry out. Its group stays, until [`retire_front`](Self::retire_front).
+    /// Takes the oldest entry out, which [`front`](Self::front) shows. Its group stays, until [`retire_front`](Self::retire_front).
     #[inline]
-    pub(super) fn take_front(&mut self) -> Option<(PendingEntry, &mut SendGroup)> {
-        let entry = self.entries.pop_front()?;
+    pub(super) fn pop_front(&mut self) -> Option<&mut SendGroup> {
+        self.entries.pop_front()?;
         let group = self.groups.front_mut()?;
         group.unsettled -= 1;
         group.is_whole = false;
@@ -242,7 +242,7 @@ impl InFlight {
         if self.sent_groups == 0 {
             self.sent_chunks = self.sent_chunks.saturating_sub(1);
         }
-        Some((entry, group))
+        Some(group)
     }
 
     /// Takes one entry out. Its group stays, until [`retire`](Self::retire).
@@ -384,13 +384,13 @@ mod tests {
         assert_eq!(in_flight.frame(1), Some(sealed("bsecond").frame));
 
         assert_eq!(written(&mut in_flight), "afirst");
-        assert!(in_flight.take_front().is_some() && in_flight.retire_front().is_none());
+        assert!(in_flight.pop_front().is_some() && in_flight.retire_front().is_none());
         assert_eq!(written(&mut in_flight), "bsecond", "the cursor stays behind what was written");
         in_flight.rewind();
         assert_eq!(["bsecond", "cthird", "d", ""].map(|_| written(&mut in_flight)), ["bsecond", "cthird", "d", ""]);
-        assert!(in_flight.take_front().is_some() && in_flight.take_front().is_some());
+        assert!(in_flight.pop_front().is_some() && in_flight.pop_front().is_some());
         assert!(in_flight.retire_front().is_some() && in_flight.retire_front().is_none());
-        assert!(in_flight.take_front().is_some() && in_flight.retire_front().is_some());
+        assert!(in_flight.pop_front().is_some() && in_flight.retire_front().is_some());
         assert!(in_flight.is_empty() && !in_flight.has_unsent());
     }
 
