@@ -1,4 +1,5 @@
-//! Sealing: what leaves for the connection is compressed, summed and framed by jobs, with no lock held.
+//! Sealing: what leaves for the connection is compressed, summed and framed by jobs, with no lock held; a few framed
+//! messages are stamped at once.
 //!
 //! What a job does is the [pipeline](super::pipeline). This file says which entries wait for a job, who takes it, and
 //! what becomes of the result:
@@ -31,6 +32,9 @@ use super::{AttachPhase, Producer};
 use crate::error::Error;
 use crate::machine::{Deferred, Now};
 use crate::wire::send_template::SendTemplate;
+
+/// Framed messages up to this size are stamped under the lock: a job for them takes longer than to sum so few bytes.
+const STAMPED_BYTES_MAX: usize = 1024;
 
 /// What sealing needs, and what waits for it.
 #[derive(Debug)]
@@ -188,6 +192,19 @@ impl Producer {
 
 /// Jobs.
 impl Producer {
+    /// Closes the open group of framed messages, as [`close_group`](Self::close_group), and seals it here if it is small.
+    fn close_group_for_owner(&mut self) {
+        let Some((number, frames)) = self.in_flight.close_group() else { return };
+        self.sealing.buffers.learn(frames.len());
+        match self.in_flight.place_of(number) {
+            Some(place) if frames.len() <= STAMPED_BYTES_MAX && self.sealing.drops.is_empty() => {
+                let publish_time_ms = self.in_flight.group_at(place).started.map_or(0, |started| started.wall_ms);
+                self.in_flight.keep(place, OneOrMore::one(stamp_frames(frames, publish_time_ms)));
+            }
+            _ => self.sealing.queue.push_back((number, ToSeal::Frames(frames))),
+        }
+    }
+
     /// Whether [`take_closed_job`](Self::take_closed_job) may have work.
     #[inline]
     pub fn has_closed_job(&self) -> bool {
@@ -231,7 +248,7 @@ impl Producer {
     pub fn take_job(&mut self, now: Now) -> Option<SealJob> {
         self.start_clocks(|| now);
         if self.attach.phase() == AttachPhase::Attached {
-            self.close_group();
+            self.close_group_for_owner();
         }
         if !self.sealing.has_work() && self.is_batch_due(now) {
             self.close_batch();

@@ -33,6 +33,20 @@ fn an_idle_connection_takes_the_batch_at_once_and_a_busy_one_lets_it_grow() {
     assert_eq!(sizes(&harness.transmit()), [1, 2]);
 }
 
+/// A job costs more than to sum a few bytes; many are not summed under the lock.
+#[test]
+fn few_framed_messages_are_stamped_without_a_job() {
+    let mut harness = ProducerHarness::attached(unbatched());
+    for (count, needs_job) in [(3, false), (20, true)] {
+        (0..count).for_each(|_| drop(harness.push(vec![0; 100])));
+        let job = harness.producer.take_job(harness.now);
+        assert_eq!(job.is_some(), needs_job, "{count} messages");
+        job.into_iter().for_each(|job| harness.put(job));
+        let sent = harness.transmit();
+        assert_eq!(sizes(&sent), vec![1; count]);
+    }
+}
+
 #[test]
 fn a_batch_lingers_as_long_as_it_is_told() {
     let mut harness =
