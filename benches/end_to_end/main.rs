@@ -95,26 +95,31 @@ fn child(words: &[String]) -> String {
         ("baseline", "ping-pong") => baseline::ping_pong(url, &ping_pong),
         _ => {
             let mut builder = match subject {
-                "pulsar-native-multi" | "tokio-baseline-multi" => tokio::runtime::Builder::new_multi_thread(),
+                "pulsar-native-multi" | IN_TASK | "tokio-baseline-multi" => tokio::runtime::Builder::new_multi_thread(),
                 _ => tokio::runtime::Builder::new_current_thread(),
             };
             let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime");
             if subject.starts_with("tokio-baseline") {
                 return runtime.block_on(tokio_baseline::ping_pong(url, &ping_pong)).expect("the sink stays");
             }
-            let ours = runtime.block_on(async {
-                match workload {
-                    "produce" => client::produce(url, &produce).await,
-                    "consume" => client::consume(url, &consume, memory_limit).await,
-                    "ping-pong" => client::ping_pong(url, &ping_pong).await,
-                    "attach" => client::attach(url, number(3)).await,
-                    "idle-producers" => idle::producers(url, number(3)).await,
-                    "idle-consumers" => idle::consumers(url, number(3)).await,
-                    "reconnect" => client::reconnect(url, number(3)).await,
-                    _ => client::open_loop(url, &open_loop).await,
+            let (workload, url, count) = (workload.to_owned(), url.to_owned(), number(3));
+            let ours = async move {
+                match workload.as_str() {
+                    "produce" => client::produce(&url, &produce).await,
+                    "consume" => client::consume(&url, &consume, memory_limit).await,
+                    "ping-pong" => client::ping_pong(&url, &ping_pong).await,
+                    "attach" => client::attach(&url, count).await,
+                    "idle-producers" => idle::producers(&url, count).await,
+                    "idle-consumers" => idle::consumers(&url, count).await,
+                    "reconnect" => client::reconnect(&url, count).await,
+                    _ => client::open_loop(&url, &open_loop).await,
                 }
-            });
-            return ours.expect("the sink refuses nothing");
+            };
+            let done = match subject {
+                IN_TASK => runtime.block_on(runtime.spawn(ours)).expect("no panic"),
+                _ => runtime.block_on(ours),
+            };
+            return done.expect("the sink refuses nothing");
         }
     };
     baseline.expect("the sink stays")
@@ -172,7 +177,11 @@ fn print_all(name: &str, subjects: &[&str], all: &[Figures]) {
     }
 }
 
-const SUBJECTS: [&str; 3] = ["baseline", "pulsar-native", "pulsar-native-multi"];
+const SUBJECTS: [&str; 4] = ["baseline", "pulsar-native", IN_TASK, "pulsar-native-multi"];
+
+/// Two workers, with the application in a task, as the handlers of a server are. `pulsar-native-multi` has it in `block_on`, as the
+/// body of `#[tokio::main]` is: on a thread beside the workers, so that three threads share what two do here.
+const IN_TASK: &str = "pulsar-native-task";
 
 /// One thread, with a limit for what waits in consumers, bytes, that holds many times the queue: what counting costs.
 const LIMITED: &str = "pulsar-native-limit";
@@ -193,7 +202,7 @@ fn produce(sink: &Sink) {
 }
 
 fn consume(sink: &Sink) {
-    let subjects = ["baseline", "pulsar-native", LIMITED, "pulsar-native-multi"];
+    let subjects = ["baseline", "pulsar-native", LIMITED, IN_TASK, "pulsar-native-multi"];
     for (name, messages, members) in
         [("consume, entries of 100", scaled(4_000_000), 100), ("consume, single entries", scaled(1_500_000), 0)]
     {
@@ -217,7 +226,8 @@ fn latency(sink: &Sink) {
         );
     };
     for _ in 0..setting("ROUNDS", 3.0) as u32 {
-        for subject in ["baseline", "tokio-baseline", "pulsar-native", "tokio-baseline-multi", "pulsar-native-multi"] {
+        let bare = ["baseline", "tokio-baseline", "tokio-baseline-multi"];
+        for subject in bare.into_iter().chain(SUBJECTS.into_iter().skip(1)) {
             show("closed loop, 100 B", subject, &run(subject, "ping-pong", &sink.url, &[scaled(20_000), 100]));
         }
     }
