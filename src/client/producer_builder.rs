@@ -479,11 +479,10 @@ impl ProducerBuilder {
         let is_lazy = self.starts_lazily && is_partitioned && self.config.access_mode == AccessMode::Shared;
         let lazy = is_lazy.then(LazyPartitions::default);
         let events = Arc::default();
-        let mut config = *self.config;
+        let config = *self.config;
         #[cfg(feature = "encryption")]
-        if let Some(encryption) = self.encryption.encryption(super::clock::now().at, &events)? {
-            config.encryption = Some(encryption);
-        }
+        let config =
+            ProducerConfig { encryption: self.encryption.encryption(super::clock::now().at, &events)?, ..config };
         let mut config = client.producer_options.share(config);
         // From here on, dropping the future closes the attached partitions.
         let parts = Parts::new();
