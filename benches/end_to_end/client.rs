@@ -5,15 +5,25 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pulsar_native::{BatchingType, Client, Error, Message, PendingSend, Producer, ProducerBuilder, SubscriptionType};
+use pulsar_native::{
+    BatchingType, Client, ClientBuilder, Error, Message, PendingSend, Producer, ProducerBuilder, SubscriptionType,
+};
 
 use crate::latency::{Latencies, OpenLoop, PingPong};
 use crate::measurement::Measurement;
 use crate::work::{Consume, Produce, WARM_UP_DIVISOR};
 
+/// A client of a sink, which has TLS or not.
+fn at(url: &str) -> ClientBuilder {
+    match url.starts_with("pulsar+ssl") {
+        true => Client::builder(url).ca_file(crate::tls::ca_file()),
+        false => Client::builder(url),
+    }
+}
+
 /// Sends, each with its future; the oldest is awaited when too many are in flight.
 pub(crate) async fn produce(url: &str, work: &Produce) -> Result<String, Error> {
-    let client = Client::builder(url).connect().await?;
+    let client = at(url).connect().await?;
     let mut producers = Vec::new();
     for number in 0..work.producers {
         let fill = Duration::from_millis(work.fill_ms);
@@ -59,7 +69,7 @@ async fn produce_some(producers: &[Producer], payload: &Bytes, work: &Produce, m
 
 /// Receives and acknowledges, message by message, by a client with this `receive_memory_limit`, bytes.
 pub(crate) async fn consume(url: &str, work: &Consume, memory_limit: usize) -> Result<String, Error> {
-    let client = Client::builder(url).receive_memory_limit(memory_limit).connect().await?;
+    let client = at(url).receive_memory_limit(memory_limit).connect().await?;
     let builder = client.consumer(work.topics().collect::<Vec<_>>(), "s").subscription_type(SubscriptionType::Shared);
     let mut consumer = builder.receiver_queue_size(work.queue).subscribe().await?;
     let warm_up = work.messages / WARM_UP_DIVISOR;
@@ -80,7 +90,7 @@ pub(crate) async fn consume(url: &str, work: &Consume, memory_limit: usize) -> R
 
 /// Producers that are created one after another, and closed together.
 pub(crate) async fn attach(url: &str, producers: u64) -> Result<String, Error> {
-    let client = Client::builder(url).connect().await?;
+    let client = at(url).connect().await?;
     let mut all = Vec::new();
     for number in 0..producers {
         all.push(client.producer(format!("t{number}")).create().await?);
@@ -91,7 +101,7 @@ pub(crate) async fn attach(url: &str, producers: u64) -> Result<String, Error> {
 
 /// Sends each of which is answered by the end of the connection, so that eleven producers attach anew, and then by its receipt.
 pub(crate) async fn reconnect(url: &str, times: u64) -> Result<String, Error> {
-    let client = Client::builder(url).connect().await?;
+    let client = at(url).connect().await?;
     let mut others = Vec::new();
     for number in 0..10 {
         others.push(client.producer(format!("t{number}")).create().await?);
@@ -108,7 +118,7 @@ pub(crate) async fn reconnect(url: &str, times: u64) -> Result<String, Error> {
 
 /// One send, its receipt, the next.
 pub(crate) async fn ping_pong(url: &str, work: &PingPong) -> Result<String, Error> {
-    let client = Client::builder(url).connect().await?;
+    let client = at(url).connect().await?;
     let producer = builder(&client, "t", 1, Duration::ZERO).create().await?;
     let payload = Bytes::from(vec![b'x'; work.size]);
     let mut latencies = Latencies::default();
@@ -127,7 +137,7 @@ pub(crate) async fn ping_pong(url: &str, work: &PingPong) -> Result<String, Erro
 /// Sends at a fixed rate from a thread of its own; latencies count from when a message was due, so that a stall shows
 /// in all the messages that it held up.
 pub(crate) async fn open_loop(url: &str, work: &OpenLoop) -> Result<String, Error> {
-    let client = Client::builder(url).connect().await?;
+    let client = at(url).connect().await?;
     let producer = builder(&client, "t", 1000, Duration::ZERO).create().await?;
     let latencies = Arc::new(Mutex::new(Latencies::default()));
     let (runtime, kept, work) = (tokio::runtime::Handle::current(), latencies.clone(), work.clone());

@@ -1,7 +1,8 @@
 //! This client against a sink, and against the baseline: what the same bytes cost one thread that does nothing else.
 //! `cargo bench --bench end_to_end`, or with words that choose sections: `-- produce consume latency large many topics keys`.
-//! `perf` compares `pulsar-native perf` with this bench, `tap` shows what `pulsar-native tap` adds, and `idle` what 10,000 producers and
-//! consumers without work take; they need the features `cli` and `tap`, and are not among the sections by default. `ROUNDS` (3) and `SCALE` (1.0) change how long it takes.
+//! `perf` compares `pulsar-native perf` with this bench, `tap` shows what `pulsar-native tap` adds, `tls` what TLS adds beside the cipher
+//! alone, and `idle` what 10,000 producers and consumers without work take; they need the features `cli`, `tap` and `tls`, and are not
+//! among the sections by default. `ROUNDS` (3) and `SCALE` (1.0) change how long it takes.
 //!
 //! Each figure comes from a process of its own, so that CPU and memory are the client's alone; baseline and client take
 //! turns, and of the rounds the one with the least CPU counts. Figures move from run to run and machine to machine:
@@ -16,6 +17,7 @@ mod perf;
 mod sink;
 mod tap;
 mod text;
+mod tls;
 mod tokio_baseline;
 mod work;
 
@@ -55,6 +57,7 @@ fn main() {
             "keys" => keys(&sink),
             "perf" => perf::compare(&sink),
             "tap" => tap::compare(&sink),
+            "tls" => tls::compare(&sink),
             "idle" => idle::compare(),
             // For a profiler, which then runs `child` by hand against the URL.
             "serve" => serve(&sink),
@@ -93,6 +96,7 @@ fn child(words: &[String]) -> String {
         ("baseline", "idle-producers") => baseline::attach(url, number(3), baseline::producer_of),
         ("baseline", "idle-consumers") => baseline::attach(url, number(3), baseline::consumer_of),
         ("baseline", "ping-pong") => baseline::ping_pong(url, &ping_pong),
+        ("cipher", _) => Ok(tls::cipher(number(3), number(4))),
         _ => {
             let mut builder = match subject {
                 "pulsar-native-multi" | IN_TASK | "tokio-baseline-multi" => tokio::runtime::Builder::new_multi_thread(),

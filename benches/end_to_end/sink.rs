@@ -50,6 +50,18 @@ impl Sink {
     pub(crate) fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("pulsar://{}", listener.local_addr()?);
+        Ok(Self::serve(listener, url))
+    }
+
+    /// Listens on a free port for what serves clients at `url`; the address of that port.
+    #[allow(dead_code, reason = "not every program that has a sink puts something before it")]
+    pub(crate) fn start_behind(url: &str) -> io::Result<(Self, String)> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?.to_string();
+        Ok((Self::serve(listener, url.to_owned()), address))
+    }
+
+    fn serve(listener: TcpListener, url: String) -> Self {
         let acked = Arc::new(AtomicU64::new(0));
         let (own_url, counter, cuts) = (url.clone(), acked.clone(), Arc::<Mutex<HashSet<u64>>>::default());
         std::thread::spawn(move || {
@@ -58,7 +70,7 @@ impl Sink {
                 std::thread::spawn(move || peer.run());
             }
         });
-        Ok(Self { url, acked })
+        Self { url, acked }
     }
 
     /// Entries acknowledged whole since [`take_acked`](Self::take_acked).
@@ -203,6 +215,7 @@ impl Peer {
             }
             Command::Lookup(ask) => Command::LookupResponse(pb::CommandLookupTopicResponse {
                 broker_service_url: Some(self.url.clone()),
+                broker_service_url_tls: Some(self.url.clone()).filter(|url| url.starts_with("pulsar+ssl")),
                 response: Some(pb::command_lookup_topic_response::LookupType::Connect.into()),
                 request_id: ask.request_id,
                 authoritative: Some(true),
