@@ -479,7 +479,9 @@ impl Shared {
         if let Some(index) = topic.partition_index() {
             return Ok((name.clone(), vec![(name, i32::try_from(index).unwrap_or(-1))]));
         }
-        let count = self.partitions(name.clone()).await?;
+        // Started here, so that the query is no part of this future: many of these are waited for at a time.
+        let count = self.start_query(query::partitions(&name))?;
+        let count = count.await?;
         if count == 0 {
             return Ok((name.clone(), vec![(name, -1)]));
         }

@@ -111,14 +111,16 @@ impl ConsumerBuilder {
             Selection::Pattern(pattern) => Some(pattern),
         };
         let Some(first) = first else { return Ok(None) };
-        LetterTopics::find(&self.client, policy, self.retries, first, &self.config.subscription).await.map(Some)
+        // Few have any: a box keeps the future of the others small.
+        let finding = LetterTopics::find(&self.client, policy, self.retries, first, &self.config.subscription);
+        Box::pin(finding).await.map(Some)
     }
 
     async fn find(&self, retry_topic: Option<&str>) -> Result<Found> {
         match self.topics.selection() {
             Selection::Names(topics) => self.find_named(topics.iter().map(String::as_str).chain(retry_topic)).await,
             #[cfg(feature = "patterns")]
-            Selection::Pattern(pattern) => self.find_matching(pattern).await,
+            Selection::Pattern(pattern) => Box::pin(self.find_matching(pattern)).await,
         }
     }
 
