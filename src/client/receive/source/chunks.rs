@@ -19,10 +19,9 @@ use crate::machine::consumer::{
 };
 use crate::wire::metadata::Metadata;
 
-/// The chunked messages of one part.
+/// The chunked messages of one part: from its first chunk on.
 pub(super) struct Chunks {
-    /// There from the first chunk on.
-    assembly: Option<Box<Assembly>>,
+    assembly: Assembly,
     limits: ChunkLimits,
     acknowledges_incomplete: bool,
     /// Exclusive and Failover: a chunk that is dropped does not come again before the next attach.
@@ -36,9 +35,10 @@ pub(super) struct Chunks {
 impl Chunks {
     pub(super) fn new(config: &ConsumerConfig) -> Self {
         let acknowledges_incomplete = config.auto_ack_incomplete_chunked_messages;
+        let limits = ChunkLimits::of(config);
         Self {
-            assembly: None,
-            limits: ChunkLimits::of(config),
+            assembly: Assembly::new(limits),
+            limits,
             acknowledges_incomplete,
             is_in_order: config.subscription_type.is_in_order(),
             young_strays: VecDeque::new(),
@@ -48,14 +48,13 @@ impl Chunks {
 
     /// The first entry of the oldest message that is not complete.
     pub(super) fn first_pending(&self) -> Option<MessagePosition> {
-        self.assembly.as_ref().and_then(|assembly| assembly.first_pending())
+        self.assembly.first_pending()
     }
 
     /// When something is to be looked for.
     fn due_at(&self) -> Option<Instant> {
-        let assembly = self.assembly.as_ref().and_then(|assembly| assembly.expires_at());
         let stray = self.young_strays.front().map(|(due, _)| *due);
-        assembly.into_iter().chain(stray).min()
+        self.assembly.expires_at().into_iter().chain(stray).min()
     }
 
     /// How long it takes until chunks of this `publish_time` may be acknowledged without the others of their message.
@@ -123,8 +122,9 @@ impl Source {
         let metadata = Metadata::decode(metadata_bytes).unwrap_or_default();
         let chunk = Chunk { redelivery_count, ..Chunk::of(&metadata, metadata_bytes, position, &payload)? };
         let now = clock::now();
-        let limits = self.chunks.limits;
-        let step = self.chunks.assembly.get_or_insert_with(|| Box::new(Assembly::new(limits))).add(&chunk, now.at);
+        let chunks = self.chunks.get_or_insert_with(|| Box::new(Chunks::new(&self.config)));
+        let limits = chunks.limits;
+        let step = chunks.assembly.add(&chunk, now.at);
         self.report_dropped(events);
         match step {
             Step::Complete(assembled) => return self.open_assembled(&entry, assembled, events),
@@ -173,7 +173,7 @@ impl Source {
         let payload = Bytes::from(payload);
         let inflated = match body.compression {
             0 => Ok(payload),
-            _ => inflate(&payload, body, self.uncompressed_bytes_max),
+            _ => inflate(&payload, body, self.config.max_uncompressed_size),
         };
         let payload = match inflated {
             Ok(payload) => payload,
@@ -214,31 +214,27 @@ impl Source {
 
     /// Drops the messages whose chunks did not come in time.
     pub(super) fn expire_chunks(&mut self, events: &EventQueue<ConsumerEvent>) {
-        if self.chunks.due_at().is_none() {
-            return;
-        }
+        let Some(chunks) = self.chunks.as_mut().filter(|chunks| chunks.due_at().is_some()) else { return };
         let now = clock::now();
-        let strays = self.chunks.take_old_strays(now.at);
+        let strays = chunks.take_old_strays(now.at);
         if !strays.is_empty() {
             self.part.endpoint.with(|consumer| consumer.ack_copies(&strays, now));
         }
-        if let Some(assembly) = &mut self.chunks.assembly {
-            assembly.expire(now.at);
-        }
+        chunks.assembly.expire(now.at);
         self.report_dropped(events);
     }
 
     /// What was delivered is delivered again.
     pub(super) fn clear_chunks(&mut self) {
-        if let Some(assembly) = &mut self.chunks.assembly {
-            assembly.clear();
-            self.chunks.young_strays.clear();
+        if let Some(chunks) = &mut self.chunks {
+            chunks.assembly.clear();
+            chunks.young_strays.clear();
             self.watch_expiry();
         }
     }
 
     fn report_dropped(&mut self, events: &EventQueue<ConsumerEvent>) {
-        let dropped = self.chunks.assembly.as_mut().map(|assembly| assembly.take_dropped()).unwrap_or_default();
+        let dropped = self.chunks.as_mut().map(|chunks| chunks.assembly.take_dropped()).unwrap_or_default();
         let now = clock::now();
         for dropped in dropped {
             self.report_incomplete(dropped, now, events);
@@ -250,15 +246,16 @@ impl Source {
     /// acknowledged while they are young: the others may be on their way to another attach or another consumer, or
     /// negatively acknowledged by themselves.
     fn report_incomplete(&mut self, dropped: Dropped, now: Now, events: &EventQueue<ConsumerEvent>) {
+        let Some(chunks) = &mut self.chunks else { return };
         let Dropped { uuid, num_chunks, publish_time_ms, reason, positions } = dropped;
         let young_for = match reason {
-            IncompleteReason::Missing => self.chunks.young_for(publish_time_ms, now),
+            IncompleteReason::Missing => chunks.young_for(publish_time_ms, now),
             IncompleteReason::Expired | IncompleteReason::Evicted => Some(Duration::ZERO),
         };
-        let acknowledged = young_for == Some(Duration::ZERO) && self.chunks.acknowledges_incomplete;
+        let acknowledged = young_for == Some(Duration::ZERO) && chunks.acknowledges_incomplete;
         self.part.endpoint.with(|consumer| consumer.on_chunks_dropped(&positions, acknowledged, now));
         if !acknowledged {
-            self.chunks.keep_strays(&positions, young_for, now.at);
+            chunks.keep_strays(&positions, young_for, now.at);
         }
         events.push(ConsumerEvent::IncompleteChunkedMessage {
             topic: self.part.topic.clone(),
@@ -272,9 +269,10 @@ impl Source {
 
     /// Has the endpoint say when the next one expires, for the application may receive nothing until then.
     fn watch_expiry(&mut self) {
-        let expires_at = self.chunks.due_at();
-        if expires_at != self.chunks.expires_at {
-            self.chunks.expires_at = expires_at;
+        let Some(chunks) = &mut self.chunks else { return };
+        let expires_at = chunks.due_at();
+        if expires_at != chunks.expires_at {
+            chunks.expires_at = expires_at;
             self.part.endpoint.with(|consumer| consumer.set_chunks_expire_at(expires_at));
         }
     }

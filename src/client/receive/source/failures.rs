@@ -107,7 +107,7 @@ impl Source {
         letters: Option<&DeadLetters>,
         events: &EventQueue<ConsumerEvent>,
     ) {
-        let fate = match (letters, self.unreadable_policy) {
+        let fate = match (letters, self.config.unreadable_message_policy) {
             (Some(letters), _) => {
                 let why = error.as_ref().map_or(reason.to_string(), |error| format!("{reason}: {error}"));
                 letters.push_unreadable(&message, why);

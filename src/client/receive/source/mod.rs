@@ -29,7 +29,7 @@ use crate::client::parts::Part;
 use crate::error::Error;
 use crate::id::MessagePosition;
 use crate::machine::EndpointId;
-use crate::machine::consumer::{Consumer, ConsumerConfig, ReceivedEntry, ReturnedPermits, UnreadableMessagePolicy};
+use crate::machine::consumer::{Consumer, ConsumerConfig, ReceivedEntry, ReturnedPermits};
 use crate::wire::ack_set::AckSet;
 use crate::wire::batch::{BatchCursor, RecordRange};
 use crate::wire::entry::EntryError;
@@ -64,11 +64,10 @@ pub(super) struct Source {
     permits: ReturnedPermits,
     /// Permits are returned once this many are collected, messages.
     permits_max: u32,
-    /// What the payload of a compressed entry may inflate to, bytes.
-    uncompressed_bytes_max: usize,
-    chunks: Chunks,
+    config: Arc<ConsumerConfig>,
+    /// `None` before the first chunk.
+    chunks: Option<Box<Chunks>>,
     decryption: Arc<Decryption>,
-    unreadable_policy: UnreadableMessagePolicy,
     /// Where entries go that were redelivered more often than `max_redeliver_count`.
     dead_letters: Option<Arc<DeadLetters>>,
     max_redeliver_count: u32,
@@ -107,7 +106,7 @@ enum End {
 impl Source {
     pub(super) fn new(
         part: Arc<Part<Consumer>>,
-        config: &ConsumerConfig,
+        config: &Arc<ConsumerConfig>,
         decryption: Arc<Decryption>,
         dead_letters: Option<Arc<DeadLetters>>,
     ) -> Self {
@@ -121,10 +120,9 @@ impl Source {
             batch: None,
             permits: ReturnedPermits::default(),
             permits_max: (config.receiver_queue_size / 2).max(1),
-            uncompressed_bytes_max: config.max_uncompressed_size,
-            chunks: Chunks::new(config),
+            config: config.clone(),
+            chunks: None,
             decryption,
-            unreadable_policy: config.unreadable_message_policy,
             max_redeliver_count: dead_letters.as_ref().map_or(u32::MAX, |letters| letters.max_redeliver_count()),
             looked_at_from: u32::MAX,
             dead_letters,
@@ -404,20 +402,20 @@ impl Source {
         let batch_size = body.num_messages_in_batch.unwrap_or(0);
         let (partition, cluster_number) = (self.part.partition, self.cluster_number);
         let position = MessagePosition { ledger_id, entry_id, partition, batch_index: -1, batch_size, cluster_number };
-        let Content { inflated, cursor } = match decode_slow(&raw, &body, &self.decryption, self.uncompressed_bytes_max)
-        {
-            Ok(content) => content,
-            Err(failure) if self.gives_encrypted(&failure) => {
-                return Some(self.give_encrypted(position, raw, &body, redelivery_count, permits));
-            }
-            Err(failure) => {
-                let mut stored = DecodedEntry::empty(self.part.clone());
-                // A copy, because an event may wait for long and must not keep a whole read buffer.
-                stored.fill(position, Bytes::copy_from_slice(&raw), &body, None, redelivery_count, None);
-                self.on_failure(stored, permits, failure, events);
-                return None;
-            }
-        };
+        let Content { inflated, cursor } =
+            match decode_slow(&raw, &body, &self.decryption, self.config.max_uncompressed_size) {
+                Ok(content) => content,
+                Err(failure) if self.gives_encrypted(&failure) => {
+                    return Some(self.give_encrypted(position, raw, &body, redelivery_count, permits));
+                }
+                Err(failure) => {
+                    let mut stored = DecodedEntry::empty(self.part.clone());
+                    // A copy, because an event may wait for long and must not keep a whole read buffer.
+                    stored.fill(position, Bytes::copy_from_slice(&raw), &body, None, redelivery_count, None);
+                    self.on_failure(stored, permits, failure, events);
+                    return None;
+                }
+            };
         self.on_given(position, redelivery_count);
         let opened_at = time_entry(&mut self.untimed_entries);
         let inflated = inflated.map(|payload| Inflated { payload, first_chunk: None });

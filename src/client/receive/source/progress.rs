@@ -84,7 +84,12 @@ impl Source {
     fn first_chunk(&self) -> Option<MessagePosition> {
         let progress = self.progress.as_ref()?;
         let interrupted = progress.interrupted.filter(|(_, last)| Some(*last) == self.last_read());
-        self.chunks.first_pending().into_iter().chain(interrupted.map(|(first, _)| first)).min()
+        self.chunks
+            .as_ref()
+            .and_then(|chunks| chunks.first_pending())
+            .into_iter()
+            .chain(interrupted.map(|(first, _)| first))
+            .min()
     }
 
     /// How far the application has read, if the endpoint does not know it yet.
