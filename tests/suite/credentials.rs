@@ -2,6 +2,7 @@
 
 use pulsar_native::client::{AuthContext, AuthData, Authentication, CredentialsFuture};
 use pulsar_native::{Basic, Error};
+use tokio::sync::watch;
 
 use super::target::{Fut, Role};
 use super::*;
@@ -91,18 +92,23 @@ impl Authentication for Source {
 const REFRESH: Duration = Duration::from_millis(600);
 /// A gap that a busy machine makes by itself.
 const NOISE: Duration = Duration::from_millis(200);
-/// How long the answer to a challenge takes: more than `NOISE`, so that messages which wait for it are seen. A broker closes the
-/// connection at its next check, after a second or more.
-const ANSWER_TAKES: Duration = Duration::from_millis(400);
+/// An answer to a challenge is given once so many messages have gone on without it.
+const MESSAGES_MEANWHILE: u64 = 10;
+/// The most that an answer waits for them: more than `NOISE`, so that messages which wait for an answer are seen. A broker closes
+/// the connection at its next check, after a second or more.
+const ANSWER_TAKES_MAX: Duration = Duration::from_millis(400);
 
 /// Three tokens expire while messages flow: one connection, nothing lost, no token more than that, and no gap to be seen.
 pub async fn three_expiries_under_load(target: &Target) {
     let cluster = target.shared_cluster();
+    let moved = watch::Sender::new(0);
+    let sent = moved.clone();
     let source = Source::new(move |number| {
-        let cluster = cluster.clone();
+        let (cluster, mut moved) = (cluster.clone(), moved.subscribe());
         Box::pin(async move {
             if number > 0 {
-                tokio::time::sleep(ANSWER_TAKES).await;
+                let goal = *moved.borrow() + MESSAGES_MEANWHILE;
+                let _ = tokio::time::timeout(ANSWER_TAKES_MAX, moved.wait_for(|moved| *moved >= goal)).await;
             }
             if number < 3 { cluster.token_expiring(Duration::from_secs(1)).await } else { cluster.token(Role::Admin) }
         })
@@ -122,6 +128,7 @@ pub async fn three_expiries_under_load(target: &Target) {
         assert_eq!(message.to_string_lossy(), number.to_string(), "nothing lost, nothing twice");
         consumer.ack(&message).expect("acknowledged");
         number += 1;
+        sent.send_replace(number);
     }
     let asked = source.asked();
     let challenges: Vec<_> = asked.iter().map(|(_, challenge)| challenge.is_some()).collect();
