@@ -84,7 +84,8 @@ impl Producer {
         self.enqueue(message).await?.await
     }
 
-    /// Accepts one message and returns its outcome as a future; waits only for capacity among the pending messages.
+    /// Accepts one message and returns its outcome as a future; waits only for capacity among the pending messages. Nothing is done
+    /// before the first poll: messages are accepted in the order of the polls.
     ///
     /// # Errors
     /// The message is refused: too large, the producer closed, or no capacity within the send timeout, which counts from

@@ -108,6 +108,8 @@ pub async fn messages_that_are_sent(target: &Target) {
     assert_eq!(told.of("before "), ["a first", "b first"]);
     let message = receive(&mut consumer).await;
     assert_eq!(message.properties().collect::<Vec<_>>(), [("a", "seen"), ("b", "seen")]);
+    drop(producer.enqueue("never polled"));
+    assert_eq!(told.of("before "), ["a first", "b first"], "nothing is done before the first poll");
 
     let (called, mut outcome) = tokio::sync::oneshot::channel();
     let callback = move |_| called.send(()).expect("awaited");
