@@ -1,6 +1,6 @@
 //! Options that many handles have in common.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Has handles that are made with the same options share them: those of the handle that was made last are kept as long as it
 /// lives. So ten thousand producers that differ in their topics alone have one copy.
@@ -15,13 +15,18 @@ impl<T> Default for SameOptions<T> {
 impl<T: PartialEq> SameOptions<T> {
     /// These options, shared with the handle made last if they are its options.
     pub(super) fn share(&self, options: T) -> Arc<T> {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(same) = last.upgrade().filter(|last| **last == options) {
+        // Compared, and dropped if it is the last reference, with no lock held: options have objects of the application.
+        let last = self.last().upgrade();
+        if let Some(same) = last.filter(|last| **last == options) {
             return same;
         }
         let options = Arc::new(options);
-        *last = Arc::downgrade(&options);
+        *self.last() = Arc::downgrade(&options);
         options
+    }
+
+    fn last(&self) -> MutexGuard<'_, Weak<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -245,9 +245,7 @@ impl Frames {
             Frame::Unknown { .. } => InboundFrame::Unknown,
         }))
     }
-}
 
-impl Frames {
     /// The next frame, if it is a SEND_RECEIPT in the usual layout. Otherwise [`next_inbound`](Self::next_inbound) is to be called.
     #[inline(always)]
     pub fn next_receipt(&mut self) -> Option<Receipt> {
