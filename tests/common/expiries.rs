@@ -22,7 +22,8 @@ const MESSAGES_MEANWHILE: u64 = 10;
 /// which wait for an answer are seen. A broker closes the connection at its next check.
 const ANSWER_TAKES_MAX: Duration = Duration::from_millis(400);
 
-/// A source that counts for what credentials are asked, and answers a challenge while its [`Load`] goes on.
+/// Counts the requests for credentials. One on AUTH_CHALLENGE is completed after [`MESSAGES_MEANWHILE`] messages of the [`Load`], or after
+/// [`ANSWER_TAKES_MAX`].
 #[derive(Clone)]
 pub(crate) struct Counted {
     source: OAuth2,
@@ -79,7 +80,7 @@ impl Load {
         Self { producer: producer.expect("a producer"), consumer: consumer.expect("a consumer"), sent: 0, moved: None }
     }
 
-    /// The source of its client's credentials, which answers challenges while it goes on.
+    /// Counts its messages for `source`, that of its client.
     pub(crate) fn with_source(self, source: &Counted) -> Self {
         Self { moved: Some(source.moved.clone()), ..self }
     }

@@ -88,7 +88,7 @@ async fn two_hundred_refreshes_end() {
     send(&producer, Message::new("3").with_key("a")).await;
     let (waiting, given_up) = (refreshes(), refreshes());
     // They have asked again, for what they still wait for.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    pass(Duration::from_millis(2500)).await;
     drop(given_up);
     stage.broker.delete_topic(TOPIC);
     all(waiting).await;
