@@ -9,21 +9,15 @@ use pulsar_native::{Client, Consumer, OAuth2, Producer};
 
 use tokio::sync::watch;
 
-use super::within::within_time;
+use super::within::{messages_meanwhile, within_time};
 
 /// How long one message may take to come back, and one request.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A gap that the scheduler of a busy machine makes by itself: of control stretches that are shorter than that, the longest
 /// is chance.
 const GAP_FLOOR: Duration = Duration::from_millis(100);
-/// An answer to a challenge is given once so many messages have gone on without it.
-const MESSAGES_MEANWHILE: u64 = 10;
-/// The most that an answer waits for them: more than the gap that [`assert_no_gap`] allows for the scheduler, so that messages
-/// which wait for an answer are seen. A broker closes the connection at its next check.
-const ANSWER_TAKES_MAX: Duration = Duration::from_millis(400);
-
-/// Counts the requests for credentials. One on AUTH_CHALLENGE is completed after [`MESSAGES_MEANWHILE`] messages of the [`Load`], or after
-/// [`ANSWER_TAKES_MAX`].
+/// Counts the requests for credentials. One on AUTH_CHALLENGE is completed after some messages of the [`Load`]:
+/// [`messages_meanwhile`].
 #[derive(Clone)]
 pub(crate) struct Counted {
     source: OAuth2,
@@ -53,9 +47,7 @@ impl Authentication for Counted {
     fn credentials<'a>(&'a self, context: &'a AuthContext) -> CredentialsFuture<'a> {
         Box::pin(async {
             if context.challenge().is_some() {
-                let mut moved = self.moved.subscribe();
-                let goal = *moved.borrow() + MESSAGES_MEANWHILE;
-                let _ = tokio::time::timeout(ANSWER_TAKES_MAX, moved.wait_for(|moved| *moved >= goal)).await;
+                messages_meanwhile(&self.moved).await;
                 self.challenges.fetch_add(1, Ordering::SeqCst);
             } else {
                 self.dials.fetch_add(1, Ordering::SeqCst);

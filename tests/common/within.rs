@@ -3,6 +3,7 @@
 use std::future::IntoFuture;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 /// The outcome of `future`, which must come in time.
@@ -11,6 +12,19 @@ pub(crate) async fn within_time<F: IntoFuture>(time: Duration, what: &str, futur
         Ok(output) => output,
         Err(_) => panic!("waited {time:?} for {what}"),
     }
+}
+
+/// An answer to AUTH_CHALLENGE is given once so many messages have gone on without it.
+const MESSAGES_MEANWHILE: u64 = 10;
+/// The most that an answer waits for them: more than a gap that a busy machine makes, so that messages which wait for an answer are
+/// seen. A broker closes the connection at its next check, after a second or more.
+const ANSWER_TAKES_MAX: Duration = Duration::from_millis(400);
+
+/// Waits until [`MESSAGES_MEANWHILE`] more messages are counted, or for [`ANSWER_TAKES_MAX`].
+pub(crate) async fn messages_meanwhile(counted: &watch::Sender<u64>) {
+    let mut counted = counted.subscribe();
+    let goal = *counted.borrow() + MESSAGES_MEANWHILE;
+    let _ = tokio::time::timeout(ANSWER_TAKES_MAX, counted.wait_for(|count| *count >= goal)).await;
 }
 
 /// Looks every so often until `condition` says yes, for what is shown without being announced; the last look where it never does.

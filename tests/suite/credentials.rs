@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::target::{Fut, Role};
 use super::*;
+use crate::common::within::messages_meanwhile;
 
 /// The password of each role, which is a user of the same name.
 pub fn password(role: Role) -> (&'static str, &'static str) {
@@ -92,23 +93,16 @@ impl Authentication for Source {
 const REFRESH: Duration = Duration::from_millis(600);
 /// A gap that a busy machine makes by itself.
 const NOISE: Duration = Duration::from_millis(200);
-/// An answer to a challenge is given once so many messages have gone on without it.
-const MESSAGES_MEANWHILE: u64 = 10;
-/// The most that an answer waits for them: more than `NOISE`, so that messages which wait for an answer are seen. A broker closes
-/// the connection at its next check, after a second or more.
-const ANSWER_TAKES_MAX: Duration = Duration::from_millis(400);
-
 /// Three tokens expire while messages flow: one connection, nothing lost, no token more than that, and no gap to be seen.
 pub async fn three_expiries_under_load(target: &Target) {
     let cluster = target.shared_cluster();
     let moved = watch::Sender::new(0);
     let sent = moved.clone();
     let source = Source::new(move |number| {
-        let (cluster, mut moved) = (cluster.clone(), moved.subscribe());
+        let (cluster, moved) = (cluster.clone(), moved.clone());
         Box::pin(async move {
             if number > 0 {
-                let goal = *moved.borrow() + MESSAGES_MEANWHILE;
-                let _ = tokio::time::timeout(ANSWER_TAKES_MAX, moved.wait_for(|moved| *moved >= goal)).await;
+                messages_meanwhile(&moved).await;
             }
             if number < 3 { cluster.token_expiring(Duration::from_secs(1)).await } else { cluster.token(Role::Admin) }
         })
