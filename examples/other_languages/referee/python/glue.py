@@ -1,6 +1,7 @@
 """The official Python client, which is the C++ client, behind the line protocol of `pulsar-native referee`."""
 
 import logging
+import os
 import sys
 from importlib.metadata import version
 
@@ -79,4 +80,4 @@ for line in sys.stdin:
     except Exception as error:
         say(f"error {type(error).__name__} {error}")
     if line == "exit\n":
-        break
+        os._exit(0)  # without destructors: threads of the C++ client may still run, and would then abort the process
