@@ -125,11 +125,11 @@ impl<'a> Reader<'a> {
             return Ok(u64::from(*byte));
         }
         match long_varint(self.rest) {
-            Some((value, rest)) => {
-                self.rest = rest;
+            (_, 0) => Err(self.varint_error(field)),
+            (value, length) => {
+                self.rest = self.rest.get(length..).unwrap_or_default();
                 Ok(value)
             }
-            None => Err(self.varint_error(field)),
         }
     }
 
@@ -168,39 +168,44 @@ impl<'a> Reader<'a> {
 /// The size of the longest varint of 64 bits.
 const VARINT_BYTES_MAX: usize = 10;
 
-/// Decodes a varint of any length at the front; `None` if it does not end or has too many bits.
-#[inline]
-fn long_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+/// Decodes a varint of any length at the front: its value, and its length, which is 0 if it does not end or has too many bits.
+/// Two words are returned in registers.
+#[inline(never)]
+fn long_varint(bytes: &[u8]) -> (u64, usize) {
     const ENDS: u64 = 0x8080_8080_8080_8080;
-    if let Some(word) = bytes.first_chunk().copied().map(u64::from_le_bytes) {
-        // A clear top bit ends the varint. With eight bytes in one word, no branch per byte is needed.
-        let ends = !word & ENDS;
-        if ends != 0 {
-            let last = ends & ends.wrapping_neg();
-            let length = last.trailing_zeros() as usize / 8 + 1;
-            return Some((join_sevens(word & (last | (last - 1))), bytes.get(length..)?));
+    let Some(word) = bytes.first_chunk().copied().map(u64::from_le_bytes) else { return varint_at_end(bytes) };
+    // A clear top bit ends the varint. With eight bytes in one word, no branch per byte is needed.
+    let ends = !word & ENDS;
+    if ends != 0 {
+        let last = ends & ends.wrapping_neg();
+        return (join_sevens(word & (last | (last - 1))), last.trailing_zeros() as usize / 8 + 1);
+    }
+    // Every -1 has ten bytes, such as the partition in most MESSAGE commands.
+    let low = join_sevens(word & !ENDS);
+    match bytes.get(8..).unwrap_or_default() {
+        [ninth @ 0..=0x7f, ..] => (low | u64::from(*ninth) << 56, 9),
+        [ninth, tenth, ..] if *tenth <= 1 || parser_mutation!(VarintTooLong) && *tenth < 0x80 => {
+            (low | u64::from(ninth & 0x7f) << 56 | u64::from(*tenth) << 63, 10)
         }
-        // Every -1 has ten bytes, such as the partition in most MESSAGE commands.
-        let low = join_sevens(word & !ENDS);
-        return match bytes.get(8..)? {
-            [ninth @ 0..=0x7f, rest @ ..] => Some((low | u64::from(*ninth) << 56, rest)),
-            [ninth, tenth, rest @ ..] if *tenth <= 1 || parser_mutation!(VarintTooLong) && *tenth < 0x80 => {
-                Some((low | u64::from(ninth & 0x7f) << 56 | u64::from(*tenth) << 63, rest))
+        _ => (0, 0),
+    }
+}
+
+/// [`long_varint`] of fewer than eight bytes, which is where the last field of a command ends. The usual lengths of ids and sizes
+/// have no loop.
+#[inline]
+fn varint_at_end(bytes: &[u8]) -> (u64, usize) {
+    let bits = |byte: u8, index: u32| u64::from(byte & 0x7f) << (7 * index);
+    match *bytes {
+        [first, second @ 0..0x80, ..] if first >= 0x80 => (bits(first, 0) | bits(second, 1), 2),
+        [first, second, third @ 0..0x80, ..] if first >= 0x80 => (bits(first, 0) | bits(second, 1) | bits(third, 2), 3),
+        _ => match bytes.iter().position(|byte| *byte < 0x80) {
+            Some(last) => {
+                ((0..).zip(&bytes[..=last]).fold(0, |value, (index, byte)| value | bits(*byte, index)), last + 1)
             }
-            _ => None,
-        };
+            None => (0, 0),
+        },
     }
-    let mut value = 0;
-    for (index, &byte) in bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
-        if index == VARINT_BYTES_MAX - 1 && byte > 1 {
-            return None;
-        }
-        value |= u64::from(byte & 0x7f) << (7 * index);
-        if byte < 0x80 {
-            return Some((value, bytes.get(index + 1..)?));
-        }
-    }
-    None
 }
 
 /// The lower seven bits of each byte, without gaps: in pairs, then fours, then all.
