@@ -84,6 +84,11 @@ impl EntryContent {
         self.own.as_ref().map_or(self.records.len(), OwnRecords::len)
     }
 
+    /// Whether all its messages are records, in a buffer of its own.
+    pub(super) fn has_written_records(&self) -> bool {
+        self.has_records && self.more.is_empty() && self.own.is_none()
+    }
+
     /// At least what the records of all its messages take, bytes.
     pub(super) fn record_bytes_max(&self) -> usize {
         self.record_bytes_max

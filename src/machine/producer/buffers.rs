@@ -99,6 +99,10 @@ impl DeferredDrops {
         self.0.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Drops them all; no lock is held. What is left is an empty list with its capacity.
     pub(super) fn drop_all(&mut self) {
         self.0.clear();

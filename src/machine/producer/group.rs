@@ -57,6 +57,14 @@ impl PendingEntry {
         }
     }
 
+    /// Its frame lies at `start`. Where that ends, the frame of the next entry of the group starts.
+    pub(super) fn set_frame(&mut self, start: u32, sealed: &SealedEntry) -> u32 {
+        self.start = start;
+        self.end = start.saturating_add(u32::try_from(sealed.frame.len()).unwrap_or(u32::MAX));
+        self.limited_bytes = u32::try_from(sealed.limited_bytes).unwrap_or(u32::MAX);
+        self.end
+    }
+
     pub(super) fn frame_bytes(&self) -> usize {
         (self.end - self.start) as usize
     }

@@ -20,6 +20,7 @@
 //! | | where | for | functions |
 //! | --- | --- | --- | --- |
 //! | fast | on acceptance, under the producer's lock | a single small message, which stages 1 to 4 leave as it is: never where the producer encrypts | [`put_frame_fast`], and later [`stamp_frames`] for a group of such frames |
+//! | fast | when it is closed, under the producer's lock | a small batch, of which stages 2 to 4 leave the records as they are | [`seal_small_batch`] |
 //! | slow | in a [`SealJob`](super::SealJob), with no lock held | all others | [`run`] |
 //!
 //! Both give the same bytes for the same message.
@@ -451,6 +452,32 @@ fn seal_entry(
     Ok(SealedEntry { frame, limited_bytes })
 }
 
+/// Whether [`seal_small_batch`] can seal a batch: its records are written, stages 2 to 4 leave them as they are, and the broker
+/// takes them.
+pub(super) fn can_seal_at_once(context: &SealContext, content: &EntryContent) -> bool {
+    let payload_bytes = content.records_bytes();
+    let keys_bytes = content.key.as_ref().map_or(0, String::len) + content.ordering_key.as_ref().map_or(0, Bytes::len);
+    content.has_written_records()
+        && context.encryption.is_none()
+        && payload_bytes <= context.compression.uncompressed_bytes_max()
+        && payload_bytes + keys_bytes + context.head_bytes_max() + HEADS_BYTES_MAX <= context.max_message_size as usize
+}
+
+/// Stages 1 and 5 of a small batch, for which [`can_seal_at_once`] holds: its frame, and the buffer of its records, which is free
+/// again.
+pub(super) fn seal_small_batch(
+    content: &mut EntryContent,
+    stamp: EntryStamp,
+    context: &SealContext,
+    segment: &mut BytesMut,
+) -> (SealedEntry, BytesMut) {
+    let records = content.take_records();
+    let (head, metadata) = (send_head(content, false, stamp, context), metadata(content, stamp, context));
+    make_room(segment, HEADS_BYTES_MAX + metadata.encoded_len() + records.len());
+    let frame = SealedFrame { head: seal_copied(segment, &head, &metadata, &records), payload: Bytes::new() };
+    (SealedEntry { frame, limited_bytes: records.len() }, records)
+}
+
 /// Makes sure that the next `bytes` of frames fit. `reserve` would allocate for them alone, each time anew.
 fn make_room(segment: &mut BytesMut, bytes: usize) {
     if segment.capacity() < bytes {
@@ -531,7 +558,62 @@ pub(super) fn is_intact(frame: &SealedFrame) -> bool {
 
 #[cfg(all(test, feature = "lz4"))]
 mod tests {
+    use super::super::buffers::{BufferPool, DeferredDrops};
     use super::*;
+    use crate::machine::Now;
+
+    fn context(codec: Compression, max_message_size: u32) -> SealContext {
+        SealContext {
+            producer_id: 7,
+            producer_name: "small".into(),
+            schema_version: Some(Box::new([0, 1])),
+            compression: CompressionOptions { codec, level: None, min_bytes: 4096 },
+            fast_payload_bytes_end: 0,
+            max_message_size,
+            chunk_bytes_max: None,
+            encryption: None,
+        }
+    }
+
+    fn batch(ids: std::ops::Range<u64>, payload_bytes: usize) -> EntryContent {
+        let (mut buffers, mut drops) = (BufferPool::new(), DeferredDrops::default());
+        let mut content = EntryContent::new(Now { at: Instant::now(), wall_ms: 1_700_000_000_000 });
+        for id in ids {
+            let mut message = Message::new(vec![b'x'; payload_bytes]).with_key("key").with_property("at", "x");
+            message.set_sequence_id(id);
+            let size_bytes = message.size_bytes();
+            content.add(&mut message, size_bytes, true, &mut buffers, &mut drops);
+        }
+        content
+    }
+
+    #[test]
+    fn a_small_batch_has_the_same_bytes_by_either_way() {
+        let context = context(Compression::Lz4, 5 * 1024 * 1024);
+        for (messages, payload_bytes) in [(2, 0), (2, 700), (10, 100), (30, 60)] {
+            let ids = 40..40 + messages;
+            let (mut fast, mut slow) = (batch(ids.clone(), payload_bytes), batch(ids.clone(), payload_bytes));
+            let publish_time_ms = fast.publish_time_ms;
+            let stamp = EntryStamp { first: ids.start, last: ids.end - 1, publish_time_ms, sealed_at: None };
+            assert!(can_seal_at_once(&context, &fast));
+            let (sealed, _) = seal_small_batch(&mut fast, stamp, &context, &mut BytesMut::new());
+            let expected = run(&mut slow, stamp, &context, &mut Scratch::default()).expect("it is small");
+            let expected = expected.get(0).expect("one frame");
+            let bytes = |entry: &SealedEntry| [&entry.frame.head[..], &entry.frame.payload].concat();
+            assert_eq!(bytes(&sealed), bytes(expected), "{messages} messages of {payload_bytes} bytes");
+            assert_eq!(sealed.limited_bytes, expected.limited_bytes);
+        }
+    }
+
+    #[test]
+    fn a_batch_is_not_sealed_at_once_where_that_may_fail_or_take_long() {
+        let seals = |content: &EntryContent, codec, limit| can_seal_at_once(&context(codec, limit), content);
+        let (one, two, large) = (batch(0..1, 100), batch(0..2, 100), batch(0..2, 3000));
+        assert!(seals(&two, Compression::None, 5000));
+        assert!(!seals(&one, Compression::None, 5000), "it goes out as a single message");
+        assert!(!seals(&two, Compression::None, 300), "the broker may not take it");
+        assert!(seals(&large, Compression::None, 50_000) && !seals(&large, Compression::Lz4, 50_000), "compressed");
+    }
 
     #[test]
     fn the_buffer_of_a_batch_that_shrinks_is_free_again() {

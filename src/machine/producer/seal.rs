@@ -24,17 +24,22 @@ use bytes::BytesMut;
 
 use super::batch::{EntryContent, OpenBatch};
 use super::buffers::{BufferPool, DeferredDrops};
-use super::group::{GroupKind, PendingEntry, SendGroup};
+use super::group::{GroupFrames, GroupKind, PendingEntry, SendGroup};
 use super::one_or_more::OneOrMore;
 use super::payload_limits::PayloadLimits;
-use super::pipeline::{self, EntryStamp, Scratch, SealContext, SealedEntry, stamp_frames};
+use super::pipeline::{
+    self, EntryStamp, Scratch, SealContext, SealedEntry, can_seal_at_once, seal_small_batch, stamp_frames,
+};
 use super::{AttachPhase, Producer};
 use crate::error::Error;
 use crate::machine::{Deferred, Now};
 use crate::wire::send_template::SendTemplate;
 
-/// Framed messages up to this size are stamped under the lock: a job for them takes longer than to sum so few bytes.
-const STAMPED_BYTES_MAX: usize = 1024;
+/// Framed messages, and batches, up to this size are sealed under the lock: a job for them takes longer than to sum so few bytes.
+const SEALED_AT_ONCE_BYTES_MAX: usize = 2048;
+
+/// With this many payloads to be dropped there is a job in any case, which drops them.
+const DROPS_AT_ONCE_MAX: usize = 64;
 
 /// What sealing needs, and what waits for it.
 #[derive(Debug)]
@@ -138,6 +143,20 @@ impl Sealing {
         }
     }
 
+    /// Seals a small batch here, unless something is to be done for it that takes longer, or that may fail.
+    fn seal_at_once(&mut self, content: &mut EntryContent, entry: &PendingEntry) -> Option<SealedEntry> {
+        let Framing { context, .. } = self.framing.as_ref()?;
+        let is_small = content.records_bytes() <= SEALED_AT_ONCE_BYTES_MAX && self.drops.len() < DROPS_AT_ONCE_MAX;
+        if !is_small || !can_seal_at_once(context, content) {
+            return None;
+        }
+        let publish_time_ms = content.publish_time_ms;
+        let stamp = EntryStamp { first: entry.first, last: entry.last, publish_time_ms, sealed_at: None };
+        let (sealed, records) = seal_small_batch(content, stamp, context, &mut self.segment);
+        self.buffers.put(records);
+        Some(sealed)
+    }
+
     /// Has the payloads that are not needed any more dropped once no lock is held.
     pub(super) fn fire_drops(&mut self, deferred: &mut Deferred) {
         if !self.drops.is_empty() {
@@ -170,7 +189,19 @@ impl Producer {
         let number = self.in_flight.next_number();
         let mut group = SendGroup::new(number, batch.index, kind, batch.results.clone(), batch.deadline);
         (group.started, group.callbacks) = (Some(batch.opened), std::mem::take(&mut batch.callbacks));
-        self.push_to_seal(group, entry, std::mem::take(&mut batch.content));
+        match self.sealing.seal_at_once(&mut batch.content, &entry) {
+            Some(sealed) => self.push_sealed(group, entry, sealed),
+            None => self.push_to_seal(group, entry, std::mem::take(&mut batch.content)),
+        }
+    }
+
+    /// Adds a group of one entry, which is sealed.
+    fn push_sealed(&mut self, mut group: SendGroup, mut entry: PendingEntry, sealed: SealedEntry) {
+        self.close_group();
+        entry.set_frame(0, &sealed);
+        group.frames = GroupFrames::Sealed(OneOrMore::one(sealed));
+        self.in_flight.push(group, entry);
+        self.dirty = true;
     }
 
     /// Adds a group of one entry, to be sealed.
@@ -197,7 +228,7 @@ impl Producer {
         let Some((number, frames)) = self.in_flight.close_group() else { return };
         self.sealing.buffers.learn(frames.len());
         match self.in_flight.place_of(number) {
-            Some(place) if frames.len() <= STAMPED_BYTES_MAX && self.sealing.drops.is_empty() => {
+            Some(place) if frames.len() <= SEALED_AT_ONCE_BYTES_MAX && self.sealing.drops.is_empty() => {
                 let publish_time_ms = self.in_flight.group_at(place).started.map_or(0, |started| started.wall_ms);
                 self.in_flight.keep(place, OneOrMore::one(stamp_frames(frames, publish_time_ms)));
             }

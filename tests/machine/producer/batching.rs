@@ -141,7 +141,7 @@ fn an_id_below_what_the_broker_knows_is_alone() {
 fn seal_jobs_may_come_back_in_any_order() {
     let mut harness = ProducerHarness::attached(config(|config| config.batching_max_messages = 2));
     for at in 0..6 {
-        let _ = harness.push(format!("{at}"));
+        let _ = harness.push(vec![at; 3000]);
     }
     let mut jobs: Vec<_> = std::iter::from_fn(|| harness.producer.take_closed_job(|| harness.now)).collect();
     assert_eq!(jobs.len(), 3);
@@ -151,6 +151,34 @@ fn seal_jobs_may_come_back_in_any_order() {
     assert_eq!(ids(&harness.transmit()), [0, 1]);
     harness.put(jobs.remove(0));
     assert_eq!(ids(&harness.transmit()), [2, 3, 4, 5]);
+}
+
+#[test]
+fn a_small_batch_is_sealed_when_it_is_closed_and_overtakes_no_larger_one() {
+    let mut harness = ProducerHarness::attached(config(|config| config.batching_max_messages = 2));
+    let all: Vec<_> = [3000, 3000, 100, 100].map(|bytes| harness.push(vec![b'x'; bytes])).into();
+    let large = harness.producer.take_closed_job(|| harness.now).expect("the larger one");
+    assert!(!harness.producer.has_closed_job(), "the small one needs none");
+    assert!(harness.transmit().is_empty(), "nothing overtakes");
+    harness.put(large);
+    let sent = harness.transmit();
+    assert_eq!((sizes(&sent), ids(&sent)), (vec![2, 2], vec![0, 1, 2, 3]));
+    sent.iter().for_each(|sent| harness.confirm(sent.head.sequence_id));
+    assert!(!all.iter().any(is_pending));
+    harness.assert_empty();
+}
+
+/// A job drops the payloads that a lock must not be held for.
+#[test]
+fn many_payloads_to_be_dropped_are_dropped_by_a_job() {
+    let mut harness = ProducerHarness::attached(config(|config| config.batching_max_messages = 2));
+    let shared = bytes::Bytes::from(vec![1; 10]);
+    let before = (0..100).position(|_| {
+        let _ = (harness.push(shared.clone()), harness.push(shared.clone()));
+        harness.producer.has_closed_job()
+    });
+    assert_eq!(before, Some(32), "two of each batch wait, until there are 64");
+    assert_eq!(sizes(&harness.transmit()), vec![2; 33]);
 }
 
 #[test]

@@ -142,14 +142,27 @@ impl InFlight {
         self.entries.iter()
     }
 
+    /// Numbers have no gaps but for groups that were settled before others, so that it is mostly where it would be without any.
+    #[inline]
     fn position(&self, number: u64) -> Option<usize> {
+        let first = self.groups.front()?.number;
+        let without_gaps = usize::try_from(number.checked_sub(first)?).ok()?;
+        if self.groups.get(without_gaps).is_some_and(|group| group.number == number) {
+            return Some(without_gaps);
+        }
         self.groups.binary_search_by_key(&number, |group| group.number).ok()
     }
 
-    /// Where the entries of the group at `position` start.
+    /// Where the entries of the group at `position` start. Mostly each group before it is a batch, which has one.
+    #[inline]
     fn offset(&self, position: usize) -> usize {
         let index = self.groups[position].index;
-        self.entries.partition_point(|entry| entry.index < index)
+        let search = || self.entries.partition_point(|entry| entry.index < index);
+        if self.entries.get(position).is_some_and(|entry| entry.index == index) {
+            debug_assert_eq!(position, search(), "no group is without entries");
+            return position;
+        }
+        search()
     }
 
     /// Where a group is, unless all its entries are settled.
@@ -207,10 +220,7 @@ impl InFlight {
             let mut start = 0;
             for (at, sealed) in (place.first_entry..).zip(sealed.iter()) {
                 let Some(entry) = self.entries.get_mut(at) else { break };
-                entry.start = start;
-                start = start.saturating_add(u32::try_from(sealed.frame.len()).unwrap_or(u32::MAX));
-                entry.end = start;
-                entry.limited_bytes = u32::try_from(sealed.limited_bytes).unwrap_or(u32::MAX);
+                start = entry.set_frame(start, sealed);
             }
         }
         group.frames = GroupFrames::Sealed(sealed);
