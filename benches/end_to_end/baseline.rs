@@ -1,8 +1,10 @@
 //! The limit, not a client: one blocking thread that only frames, sums, writes, reads and matches the bytes that a
 //! client has to. No loss, no reconnect, no API, and ids of one length.
 
+use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -19,6 +21,19 @@ const WRITE_BYTES: usize = 64 * 1024;
 
 /// What one read takes at most.
 const READ_BYTES: usize = 64 * 1024;
+
+/// The four locked instructions that a message takes in the client, and nothing else: lock and unlock of its endpoint, and a
+/// reference to what it shares with others, counted and given back.
+pub(crate) fn locked(messages: u64) -> String {
+    let (endpoint, shared) = (Mutex::new(0), Arc::new(1));
+    let measurement = Measurement::start();
+    for _ in 0..messages {
+        let reference = black_box(&shared).clone();
+        *black_box(&endpoint).lock().unwrap_or_else(PoisonError::into_inner) += *reference;
+        drop(black_box(reference));
+    }
+    measurement.stop(messages)
+}
 
 /// A connection with one producer or consumer on it.
 struct RawConnection {
