@@ -20,7 +20,7 @@
 //! | | where | for | functions |
 //! | --- | --- | --- | --- |
 //! | fast | on acceptance, under the producer's lock | a single small message, which stages 1 to 4 leave as it is: never where the producer encrypts | [`put_frame_fast`], and later [`stamp_frames`] for a group of such frames |
-//! | fast | when it is closed, under the producer's lock | a small batch, of which stages 2 to 4 leave the records as they are | [`seal_small_batch`] |
+//! | fast | when it is closed, under the producer's lock | a small batch whose payload stages 2 to 4 leave as it is | [`seal_small`] |
 //! | slow | in a [`SealJob`](super::SealJob), with no lock held | all others | [`run`] |
 //!
 //! Both give the same bytes for the same message.
@@ -452,9 +452,12 @@ fn seal_entry(
     Ok(SealedEntry { frame, limited_bytes })
 }
 
-/// Whether [`seal_small_batch`] can seal a batch: its records are written, stages 2 to 4 leave them as they are, and the broker
-/// takes them.
-pub(super) fn can_seal_at_once(context: &SealContext, content: &EntryContent) -> bool {
+/// Whether [`seal_small`] can seal what is in a closed batch: it is numbered, stages 2 to 4 leave its payload as it is, the records
+/// if there are several messages, and the broker takes it.
+pub(super) fn can_seal_small(context: &SealContext, content: &EntryContent, size_bytes: usize) -> bool {
+    if let Some(message) = content.single() {
+        return message.sequence_id().is_some() && can_frame_fast(context, message, size_bytes);
+    }
     let payload_bytes = content.records_bytes();
     let keys_bytes = content.key.as_ref().map_or(0, String::len) + content.ordering_key.as_ref().map_or(0, Bytes::len);
     content.has_written_records()
@@ -463,19 +466,22 @@ pub(super) fn can_seal_at_once(context: &SealContext, content: &EntryContent) ->
         && payload_bytes + keys_bytes + context.head_bytes_max() + HEADS_BYTES_MAX <= context.max_message_size as usize
 }
 
-/// Stages 1 and 5 of a small batch, for which [`can_seal_at_once`] holds: its frame, and the buffer of its records, which is free
-/// again.
-pub(super) fn seal_small_batch(
-    content: &mut EntryContent,
+/// Stage 5 of a small payload, for whose content [`can_seal_small`] holds: it is copied behind its metadata.
+pub(super) fn seal_small(
+    content: &EntryContent,
+    payload: &[u8],
     stamp: EntryStamp,
     context: &SealContext,
     segment: &mut BytesMut,
-) -> (SealedEntry, BytesMut) {
-    let records = content.take_records();
-    let (head, metadata) = (send_head(content, false, stamp, context), metadata(content, stamp, context));
-    make_room(segment, HEADS_BYTES_MAX + metadata.encoded_len() + records.len());
-    let frame = SealedFrame { head: seal_copied(segment, &head, &metadata, &records), payload: Bytes::new() };
-    (SealedEntry { frame, limited_bytes: records.len() }, records)
+) -> SealedEntry {
+    let is_single = content.single().is_some();
+    let head = send_head(content, false, stamp, context);
+    let is_empty = is_single && payload.is_empty();
+    let metadata = MetadataFields { is_empty, ..metadata(content, stamp, context) };
+    let metadata_bytes = metadata.encoded_len();
+    make_room(segment, HEADS_BYTES_MAX + metadata_bytes + payload.len());
+    let frame = SealedFrame { head: seal_copied(segment, &head, &metadata, payload), payload: Bytes::new() };
+    SealedEntry { frame, limited_bytes: payload.len() + if is_single { metadata_bytes } else { 0 } }
 }
 
 /// Makes sure that the next `bytes` of frames fit. `reserve` would allocate for them alone, each time anew.
@@ -563,12 +569,13 @@ mod tests {
     use crate::machine::Now;
 
     fn context(codec: Compression, max_message_size: u32) -> SealContext {
+        let compression = CompressionOptions { codec, level: None, min_bytes: 4096 };
         SealContext {
             producer_id: 7,
             producer_name: "small".into(),
             schema_version: Some(Box::new([0, 1])),
-            compression: CompressionOptions { codec, level: None, min_bytes: 4096 },
-            fast_payload_bytes_end: 0,
+            compression,
+            fast_payload_bytes_end: compression.fast_payload_bytes_max(None) + 1,
             max_message_size,
             chunk_bytes_max: None,
             encryption: None,
@@ -590,13 +597,17 @@ mod tests {
     #[test]
     fn a_small_batch_has_the_same_bytes_by_either_way() {
         let context = context(Compression::Lz4, 5 * 1024 * 1024);
-        for (messages, payload_bytes) in [(2, 0), (2, 700), (10, 100), (30, 60)] {
+        for (messages, payload_bytes) in [(1, 0), (1, 100), (2, 0), (2, 700), (10, 100), (30, 60)] {
             let ids = 40..40 + messages;
             let (mut fast, mut slow) = (batch(ids.clone(), payload_bytes), batch(ids.clone(), payload_bytes));
             let publish_time_ms = fast.publish_time_ms;
             let stamp = EntryStamp { first: ids.start, last: ids.end - 1, publish_time_ms, sealed_at: None };
-            assert!(can_seal_at_once(&context, &fast));
-            let (sealed, _) = seal_small_batch(&mut fast, stamp, &context, &mut BytesMut::new());
+            assert!(can_seal_small(&context, &fast, payload_bytes));
+            let payload = match fast.take_single_payload() {
+                Some(payload) => payload,
+                None => fast.take_records().freeze(),
+            };
+            let sealed = seal_small(&fast, &payload, stamp, &context, &mut BytesMut::new());
             let expected = run(&mut slow, stamp, &context, &mut Scratch::default()).expect("it is small");
             let expected = expected.get(0).expect("one frame");
             let bytes = |entry: &SealedEntry| [&entry.frame.head[..], &entry.frame.payload].concat();
@@ -607,12 +618,16 @@ mod tests {
 
     #[test]
     fn a_batch_is_not_sealed_at_once_where_that_may_fail_or_take_long() {
-        let seals = |content: &EntryContent, codec, limit| can_seal_at_once(&context(codec, limit), content);
-        let (one, two, large) = (batch(0..1, 100), batch(0..2, 100), batch(0..2, 3000));
-        assert!(seals(&two, Compression::None, 5000));
-        assert!(!seals(&one, Compression::None, 5000), "it goes out as a single message");
-        assert!(!seals(&two, Compression::None, 300), "the broker may not take it");
-        assert!(seals(&large, Compression::None, 50_000) && !seals(&large, Compression::Lz4, 50_000), "compressed");
+        let seals = |messages, payload_bytes, codec, limit| {
+            can_seal_small(&context(codec, limit), &batch(0..messages, payload_bytes), payload_bytes)
+        };
+        for messages in [1, 2] {
+            assert!(seals(messages, 100, Compression::None, 5000));
+            assert!(!seals(messages, 100, Compression::None, 300), "the broker may not take it");
+            let large = 5000 / messages as usize;
+            assert!(seals(messages, large, Compression::None, 50_000));
+            assert!(!seals(messages, large, Compression::Lz4, 50_000), "it is to be compressed");
+        }
     }
 
     #[test]

@@ -27,9 +27,7 @@ use super::buffers::{BufferPool, DeferredDrops};
 use super::group::{GroupFrames, GroupKind, PendingEntry, SendGroup};
 use super::one_or_more::OneOrMore;
 use super::payload_limits::PayloadLimits;
-use super::pipeline::{
-    self, EntryStamp, Scratch, SealContext, SealedEntry, can_seal_at_once, seal_small_batch, stamp_frames,
-};
+use super::pipeline::{self, EntryStamp, Scratch, SealContext, SealedEntry, can_seal_small, seal_small, stamp_frames};
 use super::{AttachPhase, Producer};
 use crate::error::Error;
 use crate::machine::{Deferred, Now};
@@ -146,13 +144,20 @@ impl Sealing {
     /// Seals a small batch here, unless something is to be done for it that takes longer, or that may fail.
     fn seal_at_once(&mut self, content: &mut EntryContent, entry: &PendingEntry) -> Option<SealedEntry> {
         let Framing { context, .. } = self.framing.as_ref()?;
-        let is_small = content.records_bytes() <= SEALED_AT_ONCE_BYTES_MAX && self.drops.len() < DROPS_AT_ONCE_MAX;
-        if !is_small || !can_seal_at_once(context, content) {
+        let is_small = entry.size_bytes <= SEALED_AT_ONCE_BYTES_MAX && self.drops.len() < DROPS_AT_ONCE_MAX;
+        if !is_small || !can_seal_small(context, content, entry.size_bytes) {
             return None;
         }
         let publish_time_ms = content.publish_time_ms;
         let stamp = EntryStamp { first: entry.first, last: entry.last, publish_time_ms, sealed_at: None };
-        let (sealed, records) = seal_small_batch(content, stamp, context, &mut self.segment);
+        if let Some(payload) = content.take_single_payload() {
+            let sealed = seal_small(content, &payload, stamp, context, &mut self.segment);
+            self.drops.defer_drop(payload);
+            std::mem::take(content).discard(&mut self.drops);
+            return Some(sealed);
+        }
+        let records = content.take_records();
+        let sealed = seal_small(content, &records, stamp, context, &mut self.segment);
         self.buffers.put(records);
         Some(sealed)
     }

@@ -24,7 +24,7 @@ fn batches_are_closed_by_count_and_by_bytes() {
 #[test]
 fn an_idle_connection_takes_the_batch_at_once_and_a_busy_one_lets_it_grow() {
     let mut harness = ProducerHarness::attached(ProducerConfig::default());
-    let _ = harness.push("a");
+    let _ = harness.push(vec![b'a'; 3000]);
     let job = harness.producer.take_job(harness.now).expect("nothing is before it");
     let _ = (harness.push("b"), harness.push("c"));
     assert!(harness.producer.take_job(harness.now).is_none(), "the first is not out yet");
@@ -156,13 +156,14 @@ fn seal_jobs_may_come_back_in_any_order() {
 #[test]
 fn a_small_batch_is_sealed_when_it_is_closed_and_overtakes_no_larger_one() {
     let mut harness = ProducerHarness::attached(config(|config| config.batching_max_messages = 2));
-    let all: Vec<_> = [3000, 3000, 100, 100].map(|bytes| harness.push(vec![b'x'; bytes])).into();
+    let all: Vec<_> = [3000, 3000, 100, 100, 100].map(|bytes| harness.push(vec![b'x'; bytes])).into();
     let large = harness.producer.take_closed_job(|| harness.now).expect("the larger one");
     assert!(!harness.producer.has_closed_job(), "the small one needs none");
     assert!(harness.transmit().is_empty(), "nothing overtakes");
     harness.put(large);
+    assert!(harness.producer.take_job(harness.now).is_none(), "what is before the last message is not out yet");
     let sent = harness.transmit();
-    assert_eq!((sizes(&sent), ids(&sent)), (vec![2, 2], vec![0, 1, 2, 3]));
+    assert_eq!((sizes(&sent), ids(&sent)), (vec![2, 2, 1], vec![0, 1, 2, 3, 4]));
     sent.iter().for_each(|sent| harness.confirm(sent.head.sequence_id));
     assert!(!all.iter().any(is_pending));
     harness.assert_empty();

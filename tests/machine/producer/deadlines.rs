@@ -88,7 +88,7 @@ fn without_a_send_timeout_nothing_is_overdue() {
 #[test]
 fn what_times_out_while_it_is_sealed_is_gone() {
     let mut harness = ProducerHarness::attached(ProducerConfig::default());
-    let send = harness.push("a");
+    let send = harness.push(vec![b'a'; 3000]);
     let job = harness.producer.take_job(harness.now).expect("a batch");
     harness.pass(30 * SECOND);
     assert_eq!(failure(&send), (ErrorKind::TimedOut, false));

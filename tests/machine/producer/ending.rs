@@ -82,24 +82,30 @@ fn callbacks_run_without_the_lock_and_may_send() {
     assert_eq!((stats.accepted_messages, stats.pending_messages), (2, 1));
 }
 
-/// Bytes of the user's, whose drop asks the producer.
-struct Asks(Arc<Endpoint<Producer>>, Arc<Mutex<Vec<u64>>>);
+/// So many bytes of the user's, whose drop asks the producer.
+struct Asks(usize, Arc<Endpoint<Producer>>, Arc<Mutex<Vec<u64>>>);
 
 impl AsRef<[u8]> for Asks {
     fn as_ref(&self) -> &[u8] {
-        &[7; 20_000]
+        &[7; 20_000][..self.0]
     }
 }
 
 impl Drop for Asks {
     fn drop(&mut self) {
-        let accepted = self.0.with(|producer| producer.stats().accepted_messages);
-        self.1.lock().expect("unpoisoned").push(accepted);
+        let accepted = self.1.with(|producer| producer.stats().accepted_messages);
+        self.2.lock().expect("unpoisoned").push(accepted);
     }
 }
 
 #[test]
 fn a_payload_that_stayed_alone_in_its_batch_is_dropped_without_the_lock() {
+    for (bytes, has_job) in [(20_000, true), (20, false)] {
+        drop_alone(bytes, has_job);
+    }
+}
+
+fn drop_alone(bytes: usize, has_job: bool) {
     let (to, _created) = Reply::pair();
     let harness = ProducerHarness::attached(ProducerConfig::default());
     let (now, peer, config) = (harness.now, harness.peer.clone(), Arc::new(ProducerConfig::default()));
@@ -107,14 +113,15 @@ fn a_payload_that_stayed_alone_in_its_batch_is_dropped_without_the_lock() {
     let endpoint = Endpoint::new(EndpointId::Producer(ProducerId(1)), producer, ReadyList::new());
     let opened = pb::CommandProducerSuccess { producer_name: "p".into(), ..Default::default() };
     let dropped = Arc::new(Mutex::new(Vec::new()));
-    let message = Message::new(Bytes::from_owner(Asks(endpoint.clone(), dropped.clone())));
+    let message = Message::new(Bytes::from_owner(Asks(bytes, endpoint.clone(), dropped.clone())));
     let mut deferred = Deferred::new();
     endpoint.with_deferred(&mut deferred, |producer, deferred| {
         producer.open_request(now);
         producer.on_attached(&opened, &peer, now, deferred);
         let _ = producer.push(message, None, || now).expect("room");
-        let job = producer.take_job(now).expect("a batch of one");
-        producer.put_job(job.run(), now, deferred);
+        let job = producer.take_job(now);
+        assert_eq!(job.is_some(), has_job, "{bytes} bytes");
+        job.into_iter().for_each(|job| producer.put_job(job.run(), now, deferred));
         let (mut tx, mut asks) = (TxBuf::new(), Vec::new());
         let _ = producer.poll_transmit(&mut Outbox::new(&mut tx, usize::MAX, &mut asks), now);
         drop(tx);
