@@ -404,7 +404,7 @@ fn compress_payload(payload: Payload, is_batch: bool, options: CompressionOption
     Payload { bytes: PayloadBytes::Shared(smaller), compression, uncompressed_size, iv: None }
 }
 
-/// Stage 5: one payload becomes one frame.
+/// Stage 5: one payload becomes one frame, if the broker takes that.
 fn seal_entry(
     content: &EntryContent,
     payload: Payload,
@@ -413,9 +413,22 @@ fn seal_entry(
     context: &SealContext,
     scratch: &mut Scratch,
 ) -> Result<SealedEntry, Error> {
-    let payload_bytes = payload.len();
     // Before any frame is written: the lengths of a payload that is far too large do not fit the fields of a frame.
-    check_limited(context.max_message_size, payload_bytes)?;
+    check_limited(context.max_message_size, payload.len())?;
+    let sealed = frame_entry(content, payload, entry, stamp, context, scratch);
+    check_sizes(context.max_message_size, sealed.frame.len(), sealed.limited_bytes)?;
+    Ok(sealed)
+}
+
+fn frame_entry(
+    content: &EntryContent,
+    payload: Payload,
+    entry: EntryHead<'_>,
+    stamp: EntryStamp,
+    context: &SealContext,
+    scratch: &mut Scratch,
+) -> SealedEntry {
+    let payload_bytes = payload.len();
     let head = send_head(content, entry.chunk.is_some(), stamp, context);
     let metadata = MetadataFields {
         compression: payload.compression,
@@ -448,8 +461,7 @@ fn seal_entry(
     };
     // A broker compares the payload alone of a batch, metadata and payload of a single message.
     let limited_bytes = if is_batch { payload_bytes } else { payload_bytes + metadata_bytes };
-    check_sizes(context.max_message_size, frame.len(), limited_bytes)?;
-    Ok(SealedEntry { frame, limited_bytes })
+    SealedEntry { frame, limited_bytes }
 }
 
 /// Whether [`seal_small`] can seal what is in a closed batch: it is numbered, stages 2 to 4 leave its payload as it is, the records
@@ -466,22 +478,16 @@ pub(super) fn can_seal_small(context: &SealContext, content: &EntryContent, size
         && payload_bytes + keys_bytes + context.head_bytes_max() + HEADS_BYTES_MAX <= context.max_message_size as usize
 }
 
-/// Stage 5 of a small payload, for whose content [`can_seal_small`] holds: it is copied behind its metadata.
+/// Stages 1 and 5 of what is in a closed batch, if [`can_seal_small`] holds for it. Its frame has the bytes that [`run`] gives it.
 pub(super) fn seal_small(
-    content: &EntryContent,
-    payload: &[u8],
+    content: &mut EntryContent,
     stamp: EntryStamp,
     context: &SealContext,
-    segment: &mut BytesMut,
+    scratch: &mut Scratch,
 ) -> SealedEntry {
-    let is_single = content.single().is_some();
-    let head = send_head(content, false, stamp, context);
-    let is_empty = is_single && payload.is_empty();
-    let metadata = MetadataFields { is_empty, ..metadata(content, stamp, context) };
-    let metadata_bytes = metadata.encoded_len();
-    make_room(segment, HEADS_BYTES_MAX + metadata_bytes + payload.len());
-    let frame = SealedFrame { head: seal_copied(segment, &head, &metadata, payload), payload: Bytes::new() };
-    SealedEntry { frame, limited_bytes: payload.len() + if is_single { metadata_bytes } else { 0 } }
+    let payload = batch(content, context.compression.codec);
+    let is_empty = content.single().is_some() && payload.len() == 0;
+    frame_entry(content, payload, EntryHead { key: None, chunk: None, is_empty }, stamp, context, scratch)
 }
 
 /// Makes sure that the next `bytes` of frames fit. `reserve` would allocate for them alone, each time anew.
@@ -603,11 +609,7 @@ mod tests {
             let publish_time_ms = fast.publish_time_ms;
             let stamp = EntryStamp { first: ids.start, last: ids.end - 1, publish_time_ms, sealed_at: None };
             assert!(can_seal_small(&context, &fast, payload_bytes));
-            let payload = match fast.take_single_payload() {
-                Some(payload) => payload,
-                None => fast.take_records().freeze(),
-            };
-            let sealed = seal_small(&fast, &payload, stamp, &context, &mut BytesMut::new());
+            let sealed = seal_small(&mut fast, stamp, &context, &mut Scratch::default());
             let expected = run(&mut slow, stamp, &context, &mut Scratch::default()).expect("it is small");
             let expected = expected.get(0).expect("one frame");
             let bytes = |entry: &SealedEntry| [&entry.frame.head[..], &entry.frame.payload].concat();

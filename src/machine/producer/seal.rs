@@ -150,15 +150,15 @@ impl Sealing {
         }
         let publish_time_ms = content.publish_time_ms;
         let stamp = EntryStamp { first: entry.first, last: entry.last, publish_time_ms, sealed_at: None };
-        if let Some(payload) = content.take_single_payload() {
-            let sealed = seal_small(content, &payload, stamp, context, &mut self.segment);
-            self.drops.defer_drop(payload);
-            std::mem::take(content).discard(&mut self.drops);
-            return Some(sealed);
-        }
-        let records = content.take_records();
-        let sealed = seal_small(content, &records, stamp, context, &mut self.segment);
-        self.buffers.put(records);
+        // What has other owners, or is the application's own, is dropped later. All else costs an allocation to be cloned.
+        let payload = content.single().map(|message| &message.payload);
+        let payload = payload.filter(|payload| !payload.is_unique()).cloned();
+        let mut scratch = Scratch { segment: std::mem::take(&mut self.segment), spare: BytesMut::new() };
+        let sealed = seal_small(content, stamp, context, &mut scratch);
+        self.segment = scratch.segment;
+        self.buffers.put(scratch.spare);
+        payload.into_iter().for_each(|payload| self.drops.defer_drop(payload));
+        std::mem::take(content).discard(&mut self.drops);
         Some(sealed)
     }
 
