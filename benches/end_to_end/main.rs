@@ -291,12 +291,13 @@ fn topics(sink: &Sink) {
     }
 }
 
-/// Batches of all messages and of those of each key, beside one another: 1,000 keys in turn.
+/// Batches of all messages and of those of each key, beside one another: 1,000 keys in turn. In the last row a batch takes no more
+/// messages than those of one key bring together, so that both have as many entries.
 fn keys(sink: &Sink) {
     let subjects = ["pulsar-native", BY_KEY];
-    for (in_flight, fill_ms) in [(20_000, 10), (50_000, 50)] {
-        let numbers = [scaled(2_000_000), 100, 1000, in_flight, 1, 1000, fill_ms];
-        let name = format!("1,000 keys, {fill_ms} ms to fill");
+    for (batch, in_flight, fill_ms) in [(1000, 20_000, 10), (1000, 50_000, 50), (50, 60_000, 50)] {
+        let numbers = [scaled(2_000_000), 100, batch, in_flight, 1, 1000, fill_ms];
+        let name = format!("1,000 keys, {fill_ms} ms, up to {batch}");
         print_all(&name, &subjects, &compare(&subjects, "produce", sink, &numbers));
     }
 }
