@@ -572,7 +572,6 @@ pub(super) fn is_intact(frame: &SealedFrame) -> bool {
 mod tests {
     use super::super::buffers::{BufferPool, DeferredDrops};
     use super::*;
-    use crate::machine::Now;
 
     fn context(codec: Compression, max_message_size: u32) -> SealContext {
         let compression = CompressionOptions { codec, level: None, min_bytes: 4096 };
@@ -590,7 +589,7 @@ mod tests {
 
     fn batch(ids: std::ops::Range<u64>, payload_bytes: usize) -> EntryContent {
         let (mut buffers, mut drops) = (BufferPool::new(), DeferredDrops::default());
-        let mut content = EntryContent::new(Now { at: Instant::now(), wall_ms: 1_700_000_000_000 });
+        let mut content = EntryContent::default();
         for id in ids {
             let mut message = Message::new(vec![b'x'; payload_bytes]).with_key("key").with_property("at", "x");
             message.set_sequence_id(id);
@@ -606,7 +605,7 @@ mod tests {
         for (messages, payload_bytes) in [(1, 0), (1, 100), (2, 0), (2, 700), (10, 100), (30, 60)] {
             let ids = 40..40 + messages;
             let (mut fast, mut slow) = (batch(ids.clone(), payload_bytes), batch(ids.clone(), payload_bytes));
-            let publish_time_ms = fast.publish_time_ms;
+            let publish_time_ms = 1_700_000_000_000;
             let stamp = EntryStamp { first: ids.start, last: ids.end - 1, publish_time_ms, sealed_at: None };
             assert!(can_seal_small(&context, &fast, payload_bytes));
             let sealed = seal_small(&mut fast, stamp, &context, &mut Scratch::default());
