@@ -1,5 +1,5 @@
-//! Sealing: what leaves for the connection is compressed, summed and framed by jobs, with no lock held; a few framed
-//! messages are stamped at once.
+//! Sealing: what leaves for the connection is compressed, summed and framed by jobs, with no lock held; small batches, and a
+//! few framed messages, are sealed where they are closed.
 //!
 //! What a job does is the [pipeline](super::pipeline). This file says which entries wait for a job, who takes it, and
 //! what becomes of the result:
@@ -15,6 +15,13 @@
 //! | the owner | [`take_job`](Producer::take_job), which also closes what is open and due | each time it serves the endpoint |
 //!
 //! Several jobs may be out at once, and come back in any order; what is written keeps the order of acceptance.
+//!
+//! | closed | up to [`SEALED_AT_ONCE_BYTES_MAX`], uncompressed and unencrypted | otherwise |
+//! | --- | --- | --- |
+//! | a batch | at once | by a job |
+//! | the batch of one of several keys, which has to be gathered | by a job, unless it is one message | by a job |
+//! | a group of framed messages, by the owner | at once | by a job |
+//! | the same, full | by a job: it is larger | by a job |
 
 use std::collections::VecDeque;
 use std::fmt;
