@@ -21,7 +21,7 @@
 //! | `batch.rs`, `key_batches.rs`, `interleaved.rs` | `OpenBatch`, `KeyBatches`, `Interleaved` | the messages of one entry; one batch for each key; the records of all those |
 //! | `group.rs`, `in_flight/` | `InFlight` | entries between acceptance and receipt; the send cursor |
 //! | `seal.rs`, `buffers.rs` | `Sealing` | which work is done outside the lock, when and by which task; buffers |
-//! | `pipeline.rs` | | the outgoing payload pipeline: batch, compress, (split), (encrypt), seal |
+//! | `pipeline/` | | the outgoing payload pipeline: batch, compress, (split), (encrypt), seal |
 //! | `encrypt.rs` | | encryption of payloads, and what gives the keys for it |
 //! | `transmit.rs` | | writing sealed frames to the connection |
 //! | `settle.rs`, `results.rs` | `ReceiptCounters` | receipts and refusals; what the sender of a message awaits |
