@@ -15,13 +15,14 @@
 //! | settle its entry | `InFlight::pop_front` | a receipt, which is for the oldest entry | `InFlight::take`: a refusal |
 
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::batch::{EntryContent, OpenBatch};
 use super::group::{GroupFrames, GroupKind, PendingEntry, SendGroup};
 use super::lifecycle::LifecycleState;
 use super::pipeline::{can_frame_fast, put_frame_fast};
-use super::results::SendResults;
+use super::results::{ResultsKind, SendResults};
 use super::send_deadline::SendDeadline;
 use super::{CapacityBound, CapacityWaiter, Message, OPEN_MAX, PendingSend, Producer, SendCallback};
 use crate::error::{Error, ErrorKind, SendError};
@@ -311,7 +312,7 @@ impl Producer {
         let batch = self.open_batch.as_mut().expect("it was opened above, if it was not open");
         let (buffers, drops) = (&mut self.sealing.buffers, &mut self.sealing.drops);
         let member = batch.join(message, size_bytes, is_numbered, callback, buffers, drops);
-        let results = batch.results.clone();
+        let results = self.references.of(&batch.results);
         if batch.content.count() >= self.config.batching_max_messages
             || batch.content.payload_bytes() >= self.config.batching_max_bytes
         {
@@ -332,7 +333,7 @@ impl Producer {
     fn open_batch(&mut self, id: u64, deadline: SendDeadline, now: Now) {
         let at = deadline.resolve(|| self.send_deadline(now.at));
         let index = self.sequence_ids.accepted_messages();
-        let results = (SendResults::for_batch(self.partition), 0);
+        let results = (self.references.open(self.partition, ResultsKind::Batch), 0);
         self.open_batch = Some(Box::new(OpenBatch::new(id, index, results, at, deadline.is_own(), now)));
         // The owner is to send it, or to note when.
         self.dirty = true;
@@ -368,7 +369,7 @@ impl Producer {
             group.callbacks.push_back((slot, callback));
         }
         let is_full = self.send_slots.is_used_up() || frames.len() >= GROUP_BYTES_MAX;
-        let results = group.results.clone();
+        let results = self.references.of(&group.results);
         self.in_flight.join(entry);
         if is_full {
             self.close_group();
@@ -380,7 +381,7 @@ impl Producer {
     fn open_group(&mut self, deadline: SendDeadline) {
         self.close_group();
         let (number, index) = (self.in_flight.next_number(), self.sequence_ids.accepted_messages());
-        let results = self.send_slots.results();
+        let results = self.send_results();
         let at = deadline.resolve(|| None);
         let mut group = SendGroup::new(number, index, GroupKind::Framed, results, at);
         group.has_own_deadline = deadline.is_own();
@@ -388,6 +389,12 @@ impl Producer {
         self.in_flight.open(group);
         // The owner is to send it, or to note when.
         self.dirty = true;
+    }
+
+    /// Results of sends outside batches, of which a slot is free.
+    fn send_results(&mut self) -> Arc<SendResults> {
+        let references = &mut self.references;
+        self.send_slots.results(|partition, kind| references.open(partition, kind)).clone()
     }
 
     /// Gives a message an entry of its own, which a job frames.
@@ -400,7 +407,7 @@ impl Producer {
         now: Now,
     ) -> PendingSend {
         message.resolve_delivery(now);
-        let results = self.send_slots.results();
+        let results = self.send_results();
         let slot = self.send_slots.take();
         let index = self.sequence_ids.accepted_messages();
         let entry = PendingEntry::new(message.sequence_id().unwrap_or(0), index, size_bytes, slot);

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::batch::OpenBatch;
 use super::interleaved::Interleaved;
-use super::results::SendSlots;
+use super::results::{ResultsKind, SendSlots};
 use super::send_deadline::SendDeadline;
 use super::{Message, PendingSend, Producer, SendCallback};
 use crate::hash::murmur3_32;
@@ -67,7 +67,7 @@ impl KeyBatches {
             interleaved: Interleaved::default(),
             places: IdMap::default(),
             order: Vec::new(),
-            slots: SendSlots::for_key_batches(partition),
+            slots: SendSlots::new(partition, ResultsKind::KeyBatches),
         }
     }
 

@@ -108,7 +108,7 @@ use key_batches::KeyBatches;
 use lifecycle::Lifecycle;
 use overdue::OverdueWatch;
 use payload_limits::PayloadLimits;
-use results::SendSlots;
+use results::{References, ResultsKind, SendSlots};
 use seal::Sealing;
 use sequence_ids::SequenceIds;
 use settle::ReceiptCounters;
@@ -138,6 +138,7 @@ pub struct Producer {
     lifecycle: Lifecycle,
     sealing: Sealing,
     send_slots: SendSlots,
+    references: References,
     in_flight: InFlight,
     counters: SendCounters,
     receipts: ReceiptCounters,
@@ -173,7 +174,8 @@ impl Producer {
             capacity: Capacity::new(config.max_pending_messages, config.max_pending_bytes),
             open_batch: None,
             key_batches: config.batches_by_key().then(|| Box::new(KeyBatches::new(partition))),
-            send_slots: SendSlots::for_sends(partition),
+            send_slots: SendSlots::new(partition, ResultsKind::Sends),
+            references: References::default(),
             sealing: Sealing::new(PayloadLimits::new(&config, None)),
             in_flight: InFlight::default(),
             receipts: ReceiptCounters::default(),

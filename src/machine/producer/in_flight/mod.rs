@@ -356,7 +356,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::machine::producer::results::SendResults;
+    use crate::machine::producer::results::{ResultsKind, SendResults};
 
     fn sealed(bytes: &'static str) -> SealedEntry {
         let (head, payload) = bytes.split_at(1);
@@ -372,7 +372,8 @@ mod tests {
 
     fn single(in_flight: &mut InFlight, index: u64, size_bytes: usize) -> u64 {
         let number = in_flight.next_number();
-        let group = SendGroup::new(number, index, GroupKind::Single, SendResults::for_batch(-1), None);
+        let group =
+            SendGroup::new(number, index, GroupKind::Single, SendResults::new(-1, ResultsKind::Batch, false), None);
         in_flight.push(group, PendingEntry::new(index, index, size_bytes, 0));
         number
     }

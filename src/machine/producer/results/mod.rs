@@ -1,29 +1,26 @@
 //! Results of sends, as the senders await them.
 //!
-//! A batch has one result for all its messages. Sends outside batches share one allocation among `SEND_SLOTS`, each
-//! with a slot, that is a result of its own; the batches of several keys share one among `KEY_BATCH_SLOTS`. That a send
-//! is stored, and where, is read without a lock. Nothing here depends on frames.
+//! A batch has one result for all its messages. Sends outside batches share one allocation among several, each
+//! with a slot, that is a result of its own, and so do the batches of several keys ([`slots`]). That a send
+//! is stored, and where, is read without a lock. A thread keeps results that it is done with, and the references to them, for its
+//! next sends ([`references`]). Nothing here depends on frames.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 
 use crate::error::SendError;
 use crate::id::{MessageId, MessagePosition};
 use crate::machine::Deferred;
 
-/// How many sends outside batches share one allocation.
-pub(crate) const SEND_SLOTS: u32 = 64;
+mod pending;
+mod references;
+mod slots;
 
-/// How many batches of different keys share one allocation, so that the reference count which each message changes stays in the
-/// cache where every message has another key. The wakers of all of them are one list, which is searched.
-const KEY_BATCH_SLOTS: u32 = 8;
-
-/// The bits of an index that number the members of a batch, where several batches have a slot each.
-const KEY_BATCH_MEMBER_BITS: u32 = u32::BITS - KEY_BATCH_SLOTS.ilog2();
+pub use pending::PendingSend;
+pub(crate) use references::References;
+pub(crate) use slots::SendSlots;
 
 /// Where the broker stored an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +118,12 @@ struct SlowState {
     first_chunks: Vec<(u32, MessageId)>,
 }
 
+impl SlowState {
+    fn is_empty(&self) -> bool {
+        self.wakers.is_empty() && self.failures.is_empty() && self.first_chunks.is_empty()
+    }
+}
+
 /// A list without order, mostly of no or one element, for which nothing is allocated.
 struct SmallList<T> {
     first: Option<T>,
@@ -139,6 +142,10 @@ impl<T> SmallList<T> {
             None => self.first = Some(new),
             Some(_) => self.others.push(new),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.others.is_empty()
     }
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
@@ -165,13 +172,42 @@ impl<T> SmallList<T> {
     }
 }
 
+/// Whose results share an allocation. The number is that of [`member_bits`](Self::member_bits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum ResultsKind {
+    /// The messages of one batch, which have one result.
+    Batch = u32::BITS as u8,
+    /// [`SEND_SLOTS`](slots::SEND_SLOTS) sends outside batches.
+    Sends = 0,
+    /// [`KEY_BATCH_SLOTS`](slots::KEY_BATCH_SLOTS) batches of different keys.
+    KeyBatches = (u32::BITS - slots::KEY_BATCH_SLOTS.ilog2()) as u8,
+}
+
+impl ResultsKind {
+    /// How many bits of an index number the members of a batch.
+    #[inline]
+    fn member_bits(self) -> u32 {
+        u32::from(self as u8)
+    }
+
+    /// How many results there are.
+    fn slots(self) -> u8 {
+        match self {
+            Self::Batch => 1,
+            Self::Sends => slots::SEND_SLOTS,
+            Self::KeyBatches => slots::KEY_BATCH_SLOTS,
+        }
+    }
+}
+
 /// The results of several sends. The index of a send says which it has:
 ///
 /// | results | index | slot |
 /// | --- | --- | --- |
 /// | of a batch | its member | one for all |
 /// | of sends outside batches | | the index |
-/// | of batches of several keys | the slot, and behind it [`KEY_BATCH_MEMBER_BITS`] bits for the member | one for each batch |
+/// | of batches of several keys | the slot, and behind it [`member_bits`](ResultsKind::member_bits) for the member | one for each batch |
 ///
 /// A leaf in the order of locks: its lock is taken under an endpoint's, and no lock is taken under it.
 ///
@@ -179,29 +215,38 @@ impl<T> SmallList<T> {
 /// through memory shows in the cost of a message.
 pub(crate) struct SendResults {
     partition: i32,
-    /// How many bits of an index number the members of a batch.
-    member_bits: u32,
+    kind: ResultsKind,
+    /// Whether threads keep the references to them: see [`references`].
+    is_kept: bool,
     slow: Mutex<SlowState>,
     first: ResultCell,
     others: Box<[ResultCell]>,
 }
 
 impl SendResults {
-    /// One result for all messages of a batch.
-    pub(crate) fn for_batch(partition: i32) -> Arc<Self> {
-        Self::new(partition, u32::BITS, 1)
+    pub(crate) fn new(partition: i32, kind: ResultsKind, is_kept: bool) -> Arc<Self> {
+        let others = (1..kind.slots()).map(|_| ResultCell::new()).collect();
+        Arc::new(Self { partition, kind, is_kept, slow: Mutex::default(), first: ResultCell::new(), others })
     }
 
-    fn new(partition: i32, member_bits: u32, slots: u32) -> Arc<Self> {
-        let others = (1..slots).map(|_| ResultCell::new()).collect();
-        Arc::new(Self { partition, member_bits, slow: Mutex::default(), first: ResultCell::new(), others })
+    /// Makes all results pending again, for other sends. The caller has the only references.
+    ///
+    /// `false`: something that is rare is left of the earlier sends, and nothing is changed.
+    fn reset(&self) -> bool {
+        if !self.slow().is_empty() {
+            return false;
+        }
+        for cell in std::iter::once(&self.first).chain(&self.others) {
+            cell.state.store(PENDING, Ordering::Relaxed);
+        }
+        true
     }
 
     /// The slot of the send at `index`.
     #[inline]
     fn slot(&self, index: u32) -> u32 {
         // Not longer than the index, whose bits may all number members.
-        (u64::from(index) >> self.member_bits) as u32
+        (u64::from(index) >> self.kind.member_bits()) as u32
     }
 
     /// The index that stands for several members of the batch of `index` in the list of wakers. No send has it.
@@ -212,7 +257,7 @@ impl SendResults {
     #[inline]
     fn member_mask(&self) -> u32 {
         // As above.
-        ((1_u64 << self.member_bits) - 1) as u32
+        ((1_u64 << self.kind.member_bits()) - 1) as u32
     }
 
     #[inline]
@@ -353,112 +398,14 @@ impl fmt::Debug for SendResults {
     }
 }
 
-/// The result of a send, to be awaited: the id of the stored message, or an error.
-///
-/// The message is sent whether or not this is awaited; dropping it does not cancel the send.
-///
-/// # Cancel safety
-/// Cancel safe: it may be polled, dropped or moved to another task at any time.
-#[must_use = "a failed send is noticed only by awaiting this, by a callback, or by flush"]
-pub struct PendingSend {
-    results: Arc<SendResults>,
-    index: u32,
-}
-
-impl PendingSend {
-    pub(crate) fn new(results: Arc<SendResults>, index: u32) -> Self {
-        Self { results, index }
-    }
-
-    /// The result, if there is one yet; never waits.
-    #[inline]
-    pub fn try_result(&self) -> Option<Result<MessageId, SendError>> {
-        self.results.get(self.index)
-    }
-}
-
-impl Future for PendingSend {
-    type Output = Result<MessageId, SendError>;
-
-    /// Always inlined: otherwise each id would be moved once more, through memory.
-    #[inline(always)]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            if let Some(result) = self.try_result() {
-                return Poll::Ready(result);
-            }
-            if self.results.wait(self.index, cx.waker()) {
-                return Poll::Pending;
-            }
-        }
-    }
-}
-
-impl fmt::Debug for PendingSend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PendingSend({:?})", self.try_result())
-    }
-}
-
-/// Results that several sends or batches share: gives out one slot after the other, and allocates for all of them together.
-#[derive(Debug)]
-pub(crate) struct SendSlots {
-    partition: i32,
-    /// Of the results, as there.
-    member_bits: u32,
-    slots: u32,
-    free: u32,
-    results: Option<Arc<SendResults>>,
-}
-
-impl SendSlots {
-    /// Of sends outside batches.
-    pub(crate) fn for_sends(partition: i32) -> Self {
-        Self { partition, member_bits: 0, slots: SEND_SLOTS, free: 0, results: None }
-    }
-
-    /// Of batches of different keys.
-    pub(crate) fn for_key_batches(partition: i32) -> Self {
-        Self { partition, member_bits: KEY_BATCH_MEMBER_BITS, slots: KEY_BATCH_SLOTS, free: 0, results: None }
-    }
-
-    /// Whether no slot of the present results is free.
-    #[inline]
-    pub(crate) fn is_used_up(&self) -> bool {
-        self.free == 0
-    }
-
-    /// Results of which a slot is free.
-    pub(crate) fn results(&mut self) -> Arc<SendResults> {
-        if self.free == 0 {
-            self.free = self.slots;
-            self.results = None;
-        }
-        let new = || SendResults::new(self.partition, self.member_bits, self.slots);
-        self.results.get_or_insert_with(new).clone()
-    }
-
-    /// Takes a slot of [`results`](Self::results), of which one is free.
-    #[inline]
-    pub(crate) fn take(&mut self) -> u32 {
-        let slot = self.slots - self.free;
-        self.free -= 1;
-        slot
-    }
-
-    /// Results with a slot for a batch, and the index of its first member.
-    pub(crate) fn take_batch(&mut self) -> (Arc<SendResults>, u32) {
-        let results = self.results();
-        let first = self.take() << self.member_bits;
-        (results, first)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
+    use std::task::{Context, Poll, Wake};
 
+    use super::slots::KEY_BATCH_SLOTS;
     use super::*;
 
     #[derive(Default)]
@@ -476,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_batch_settles_all_its_members_at_once() {
-        let results = SendResults::for_batch(3);
+        let results = SendResults::new(3, ResultsKind::Batch, false);
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         let mut sends: Vec<_> = (0..3).map(|index| PendingSend::new(results.clone(), index)).collect();
@@ -495,7 +442,7 @@ mod tests {
 
     #[test]
     fn batches_of_several_keys_settle_one_by_one() {
-        let mut slots = SendSlots::for_key_batches(-1);
+        let mut slots = SendSlots::new(-1, ResultsKind::KeyBatches);
         let batches: Vec<_> = (0..=KEY_BATCH_SLOTS).map(|_| slots.take_batch()).collect();
         assert!(Arc::ptr_eq(&batches[0].0, &batches[7].0) && !Arc::ptr_eq(&batches[0].0, &batches[8].0));
         let count = Arc::new(Count::default());
@@ -517,7 +464,7 @@ mod tests {
 
     #[test]
     fn sends_outside_batches_settle_one_by_one() {
-        let results = SendSlots::for_sends(-1).results();
+        let results = SendResults::new(-1, ResultsKind::Sends, false);
         let counts = [Arc::new(Count::default()), Arc::new(Count::default())];
         let mut sends = [PendingSend::new(results.clone(), 0), PendingSend::new(results.clone(), 63)];
         for (send, count) in sends.iter_mut().zip(&counts) {
@@ -534,7 +481,7 @@ mod tests {
 
     #[test]
     fn a_member_moved_to_another_task_leaves_its_neighbours_to_the_first_one() {
-        let results = SendResults::for_batch(-1);
+        let results = SendResults::new(-1, ResultsKind::Batch, false);
         let (mut first, mut second) = (PendingSend::new(results.clone(), 0), PendingSend::new(results.clone(), 1));
         let (old, new) = (Arc::new(Count::default()), Arc::new(Count::default()));
         assert!(poll(&mut first, &old).is_pending());
@@ -547,7 +494,7 @@ mod tests {
 
     #[test]
     fn a_send_moved_to_another_task_wakes_that_one() {
-        let results = SendSlots::for_sends(-1).results();
+        let results = SendResults::new(-1, ResultsKind::Sends, false);
         let mut send = PendingSend::new(results.clone(), 5);
         let (old, new) = (Arc::new(Count::default()), Arc::new(Count::default()));
         assert!(poll(&mut send, &old).is_pending());
