@@ -15,7 +15,6 @@
 //! | settle its entry | `InFlight::pop_front` | a receipt, which is for the oldest entry | `InFlight::take`: a refusal |
 
 use std::fmt;
-use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::batch::{EntryContent, OpenBatch};
@@ -333,7 +332,7 @@ impl Producer {
     fn open_batch(&mut self, id: u64, deadline: SendDeadline, now: Now) {
         let at = deadline.resolve(|| self.send_deadline(now.at));
         let index = self.sequence_ids.accepted_messages();
-        let results = (self.references.open(self.partition, ResultsKind::Batch), 0);
+        let results = (self.references.open(self.partition, ResultsKind::Batch, &mut self.sealing.drops), 0);
         self.open_batch = Some(Box::new(OpenBatch::new(id, index, results, at, deadline.is_own(), now)));
         // The owner is to send it, or to note when.
         self.dirty = true;
@@ -381,7 +380,9 @@ impl Producer {
     fn open_group(&mut self, deadline: SendDeadline) {
         self.close_group();
         let (number, index) = (self.in_flight.next_number(), self.sequence_ids.accepted_messages());
-        let results = self.send_results();
+        let (references, drops) = (&mut self.references, &mut self.sealing.drops);
+        let open = |partition, kind| references.open(partition, kind, drops);
+        let results = self.send_slots.results(open).clone();
         let at = deadline.resolve(|| None);
         let mut group = SendGroup::new(number, index, GroupKind::Framed, results, at);
         group.has_own_deadline = deadline.is_own();
@@ -389,12 +390,6 @@ impl Producer {
         self.in_flight.open(group);
         // The owner is to send it, or to note when.
         self.dirty = true;
-    }
-
-    /// Results of sends outside batches, of which a slot is free.
-    fn send_results(&mut self) -> Arc<SendResults> {
-        let references = &mut self.references;
-        self.send_slots.results(|partition, kind| references.open(partition, kind)).clone()
     }
 
     /// Gives a message an entry of its own, which a job frames.
@@ -407,7 +402,8 @@ impl Producer {
         now: Now,
     ) -> PendingSend {
         message.resolve_delivery(now);
-        let results = self.send_results();
+        let open = |partition, kind| SendResults::new(partition, kind, false);
+        let results = self.send_slots.results(open).clone();
         let slot = self.send_slots.take();
         let index = self.sequence_ids.accepted_messages();
         let entry = PendingEntry::new(message.sequence_id().unwrap_or(0), index, size_bytes, slot);

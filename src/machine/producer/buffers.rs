@@ -1,8 +1,11 @@
 //! Buffers that are used again, and payloads whose drop has to wait until no lock is held.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 
 use super::message::Message;
+use super::results::SendResults;
 use crate::machine::memory::POOL_BYTES_MAX;
 
 /// Capacity of the first buffer for the records of a batch, bytes. Later ones are sized by the batches before them.
@@ -75,15 +78,18 @@ impl BufferPool {
 }
 
 /// Payloads and keys that are not needed any more, and whose drop may run code of the application's
-/// (`Bytes::from_owner`): they are dropped once no lock is held.
+/// (`Bytes::from_owner`), and results with an error of its own: they are dropped once no lock is held.
 #[derive(Debug, Default)]
-pub(super) struct DeferredDrops(Vec<Bytes>);
+pub(crate) struct DeferredDrops {
+    payloads: Vec<Bytes>,
+    results: Vec<Arc<SendResults>>,
+}
 
 impl DeferredDrops {
     /// Drops `payload` now if that can only free memory, else later.
     pub(super) fn defer_drop(&mut self, payload: Bytes) {
         if !payload.is_empty() && !payload.is_unique() {
-            self.0.push(payload);
+            self.payloads.push(payload);
         }
     }
 
@@ -95,23 +101,31 @@ impl DeferredDrops {
         }
     }
 
+    /// Drops references to the same results now if that can only free memory, else later.
+    pub(super) fn defer_drop_of_results(&mut self, mut results: Vec<Arc<SendResults>>) {
+        if results.first().is_some_and(|results| !results.is_blank()) {
+            self.results.append(&mut results);
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.payloads.is_empty() && self.results.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.payloads.len() + self.results.len()
     }
 
     /// Drops them all; no lock is held. What is left is an empty list with its capacity.
-    pub(super) fn drop_all(&mut self) {
-        self.0.clear();
+    pub(crate) fn drop_all(&mut self) {
+        self.payloads.clear();
+        self.results.clear();
     }
 
     /// Takes back a list from a job, for its capacity.
     pub(super) fn reuse(&mut self, other: Self) {
-        if self.0.capacity() == 0 {
-            self.0 = other.0;
+        if self.payloads.capacity() == 0 {
+            self.payloads = other.payloads;
         }
     }
 }

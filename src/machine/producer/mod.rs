@@ -24,7 +24,7 @@
 //! | `pipeline/` | | the outgoing payload pipeline: batch, compress, (split), (encrypt), seal |
 //! | `encrypt.rs` | | encryption of payloads, and what gives the keys for it |
 //! | `transmit.rs` | | writing sealed frames to the connection |
-//! | `settle.rs`, `results.rs` | `ReceiptCounters` | receipts and refusals; what the sender of a message awaits |
+//! | `settle.rs`, `results/` | `ReceiptCounters` | receipts and refusals; what the sender of a message awaits |
 //! | `stats.rs` | `SendCounters` | what is counted |
 //! | `overdue.rs` | `OverdueWatch` | messages that wait for long; the end, for the observer |
 //! | `flush.rs` | `Flushes` | flushes and their failures |

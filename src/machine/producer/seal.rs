@@ -184,7 +184,7 @@ impl Producer {
     #[inline]
     pub(super) fn close_batch(&mut self) {
         if let Some(mut batch) = self.open_batch.take() {
-            self.references.close();
+            self.references.close(&mut self.sealing.drops);
             self.push_batch(&mut batch);
         } else if self.key_batches.is_some() {
             self.close_key_batches();
@@ -228,7 +228,7 @@ impl Producer {
     /// Closes the open group of framed messages, if there is one.
     pub(super) fn close_group(&mut self) {
         if let Some((number, frames)) = self.in_flight.close_group() {
-            self.references.close();
+            self.references.close(&mut self.sealing.drops);
             self.sealing.buffers.learn(frames.len());
             self.sealing.queue.push_back((number, ToSeal::Frames(frames)));
         }
@@ -240,7 +240,7 @@ impl Producer {
     /// Closes the open group of framed messages, as [`close_group`](Self::close_group), and seals it here if it is small.
     fn close_group_for_owner(&mut self) {
         let Some((number, frames)) = self.in_flight.close_group() else { return };
-        self.references.close();
+        self.references.close(&mut self.sealing.drops);
         self.sealing.buffers.learn(frames.len());
         match self.in_flight.place_of(number) {
             Some(place) if frames.len() <= SEALED_AT_ONCE_BYTES_MAX && self.sealing.drops.is_empty() => {

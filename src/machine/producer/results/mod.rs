@@ -59,9 +59,12 @@ impl<F: FnOnce(Result<MessageId, SendError>) + Send> OnSent for F {
 /// ```text
 ///           settle          settle
 /// FAILED <--------- PENDING -------> STORED + messages of the batch, or STORED_IN_CHUNKS
+///                      ^                |
+///                      +----------------+
+///         reset: by the one that has all references
 /// ```
 ///
-/// Written once, under the producer's lock, and the ids before the state. A reader that sees the state (acquire) that
+/// Settled once, under the producer's lock, and the ids before the state. A reader that sees the state (acquire) that
 /// was written after them (release) sees the ids as well.
 #[derive(Debug)]
 struct ResultCell {
@@ -107,6 +110,9 @@ impl ResultCell {
     }
 }
 
+/// For how many more wakers than one there may be room in results that serve other sends.
+const WAKERS_KEPT_MAX: usize = 64;
+
 /// What is read only where a task waits for a result, or a send has failed.
 #[derive(Default)]
 struct SlowState {
@@ -119,8 +125,10 @@ struct SlowState {
 }
 
 impl SlowState {
-    fn is_empty(&self) -> bool {
-        self.wakers.is_empty() && self.failures.is_empty() && self.first_chunks.is_empty()
+    /// Whether nothing is left in it, and no room for more than a few wakers.
+    fn is_blank(&self) -> bool {
+        let few_wakers = self.wakers.is_empty() && self.wakers.others.capacity() <= WAKERS_KEPT_MAX;
+        few_wakers && self.failures.is_empty() && self.first_chunks.is_empty()
     }
 }
 
@@ -229,17 +237,21 @@ impl SendResults {
         Arc::new(Self { partition, kind, is_kept, slow: Mutex::default(), first: ResultCell::new(), others })
     }
 
-    /// Makes all results pending again, for other sends. The caller has the only references.
-    ///
-    /// `false`: something that is rare is left of the earlier sends, and nothing is changed.
+    /// Makes all results pending again, for other sends. The caller has the only references. `false`: something that is rare is left
+    /// of the earlier sends, and they serve no others.
     fn reset(&self) -> bool {
-        if !self.slow().is_empty() {
+        if !self.slow().is_blank() {
             return false;
         }
         for cell in std::iter::once(&self.first).chain(&self.others) {
             cell.state.store(PENDING, Ordering::Relaxed);
         }
         true
+    }
+
+    /// Whether to drop them can only free memory: neither wakers nor errors are among them.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.slow().is_blank()
     }
 
     /// The slot of the send at `index`.

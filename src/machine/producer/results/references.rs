@@ -12,28 +12,32 @@
 //!                                                   close
 //! ```
 //!
-//! Where a send is awaited on another thread than the next one is made on, the references of that thread are of no use: what is kept
-//! is bounded, and the rest is dropped. Where many producers send in turn, each send that is dropped is of other results than the one
-//! before. A thread that sees this keeps nothing, but for an attempt now and then: [`SendResults::is_kept`] is decided when they are
-//! opened, so that no send of the others looks here.
+//! Where a reference is not there, it is made by a clone, as elsewhere. Where a send is awaited on another thread than the next one is
+//! made on, or many producers send in turn, a thread never has all references to some results. Having seen this it keeps none for
+//! [`PAUSE`]: [`SendResults::is_kept`] says so, and the sends of these results pay nothing. What is kept is bounded.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use super::{ResultsKind, SendResults};
+use crate::machine::producer::buffers::DeferredDrops;
 
-/// How many references to the same results a thread keeps, 8 bytes each: those of the largest batches by default, and one more.
+/// How many references to the same results a thread keeps, 8 bytes each: some more than a batch by default has messages.
 const REFERENCES_MAX: usize = 1024;
 
 /// To how many results a thread keeps references.
 const KEPT_MAX: usize = 8;
 
-/// After how many sends in a row, each of other results than the one before, a thread keeps no references.
-const MISSES_MAX: u32 = 64;
+/// For how many results that it opens a thread keeps references, until it looks whether they were of use: a task that has 5,000 single
+/// messages on their way opens 79 before it is done with the first.
+const WINDOW: u32 = 512;
 
-/// Of how many results one is kept nevertheless, to see whether that is so still.
-const ATTEMPT_INTERVAL: u32 = 16;
+/// For how many of those others have to serve again.
+const FOUND_MIN: u32 = WINDOW / 8;
+
+/// For how many results it then keeps none.
+const PAUSE: u32 = 8 * WINDOW;
 
 /// References to the same results.
 type SameResults = Vec<Arc<SendResults>>;
@@ -46,10 +50,11 @@ struct Kept {
     others: Vec<SameResults>,
     /// An empty one, for the next results.
     empty: SameResults,
-    /// Sends in a row that were of other results than the one before.
-    misses: u32,
-    /// Results opened.
+    /// Within [`WINDOW`], not within [`PAUSE`].
+    is_useful: bool,
+    /// Results opened since that began, and for how many of these others served again.
     opened: u32,
+    found: u32,
 }
 
 thread_local! {
@@ -58,27 +63,23 @@ thread_local! {
 
 impl Kept {
     const fn new() -> Self {
-        Self { last: Vec::new(), others: Vec::new(), empty: Vec::new(), misses: 0, opened: 0 }
+        Self { last: Vec::new(), others: Vec::new(), empty: Vec::new(), is_useful: true, opened: 0, found: 0 }
     }
 
     /// | kept last | |
     /// | --- | --- |
     /// | references to the same results | joins them, if they are not too many |
-    /// | one reference, to other results | replaces it: where each send is of other results than the one before, there is nothing to gain |
+    /// | one reference, to other results | replaces it |
     /// | several | begins anew, and those are among the others |
     #[inline]
     fn put(&mut self, results: Arc<SendResults>) {
         match self.last.as_mut_slice() {
             [.., last] if Arc::ptr_eq(last, &results) => {
-                self.misses = 0;
                 if self.last.len() < REFERENCES_MAX {
                     self.last.push(results);
                 }
             }
-            [last] => {
-                self.misses = self.misses.saturating_add(1);
-                *last = results;
-            }
+            [last] => *last = results,
             _ => self.put_first(results),
         }
     }
@@ -87,20 +88,34 @@ impl Kept {
     #[inline(never)]
     fn put_first(&mut self, results: Arc<SendResults>) {
         let empty = std::mem::take(&mut self.empty);
-        self.set_last(empty);
+        drop(self.set_last(empty));
         self.last.push(results);
     }
 
-    /// What was the last is one of the others from now on.
-    fn set_last(&mut self, last: SameResults) {
+    /// What was the last is one of the others from now on. Returned is what is not kept any more.
+    fn set_last(&mut self, last: SameResults) -> SameResults {
         let before = std::mem::replace(&mut self.last, last);
         if before.is_empty() {
-            return self.keep_empty(before);
-        }
-        if self.others.len() == KEPT_MAX {
-            self.others.remove(0);
+            self.keep_empty(before);
+            return SameResults::new();
         }
         self.others.push(before);
+        if self.others.len() > KEPT_MAX { self.others.remove(0) } else { SameResults::new() }
+    }
+
+    /// What a producer has not given out joins those to the same results, or is the last. Returned is what is not kept any more.
+    fn put_all(&mut self, mut left: SameResults) -> SameResults {
+        match (self.last.last(), left.last()) {
+            (_, None) => {
+                self.keep_empty(left);
+                SameResults::new()
+            }
+            (Some(last), Some(new)) if Arc::ptr_eq(last, new) => {
+                self.last.append(&mut left);
+                SameResults::new()
+            }
+            _ => self.set_last(left),
+        }
     }
 
     fn keep_empty(&mut self, empty: SameResults) {
@@ -109,20 +124,38 @@ impl Kept {
         }
     }
 
-    /// Whether the references to results that are made now are to be kept.
-    fn is_useful(&mut self) -> bool {
-        self.opened = self.opened.wrapping_add(1);
-        self.misses < MISSES_MAX || self.opened % ATTEMPT_INTERVAL == 0
-    }
-
-    /// All references to results that are pending again.
-    fn take(&mut self, partition: i32, kind: ResultsKind) -> Option<SameResults> {
+    /// All references to results of this kind, if there are any that serve again.
+    fn find(&mut self, partition: i32, kind: ResultsKind) -> Option<SameResults> {
         if is_complete(&self.last, partition, kind) {
-            return Some(std::mem::take(&mut self.last)).filter(reset);
+            return Some(std::mem::take(&mut self.last));
         }
         let at = self.others.iter().position(|references| is_complete(references, partition, kind))?;
-        Some(self.others.remove(at)).filter(reset)
+        Some(self.others.remove(at))
     }
+
+    /// All references to results that serve again; none, and whether those to new ones are to be kept.
+    fn open(&mut self, partition: i32, kind: ResultsKind) -> Opened {
+        let references = self.find(partition, kind).unwrap_or_default();
+        let opened = Opened { is_kept: self.is_useful, references };
+        self.count(!opened.references.is_empty());
+        opened
+    }
+
+    fn count(&mut self, is_found: bool) {
+        self.opened += 1;
+        self.found += u32::from(is_found);
+        if self.opened == if self.is_useful { WINDOW } else { PAUSE } {
+            self.is_useful = !self.is_useful || self.found >= FOUND_MIN;
+            (self.opened, self.found) = (0, 0);
+        }
+    }
+}
+
+/// See [`Kept::open`].
+#[derive(Default)]
+struct Opened {
+    references: SameResults,
+    is_kept: bool,
 }
 
 /// Whether these are all the references to results of this kind, and one left for a send.
@@ -131,14 +164,7 @@ fn is_complete(references: &SameResults, partition: i32, kind: ResultsKind) -> b
     results.partition == partition && results.kind == kind && Arc::strong_count(results) == references.len()
 }
 
-/// Of results that [`is_complete`].
-fn reset(references: &SameResults) -> bool {
-    // Behind what other threads did with references that they dropped, which released it.
-    fence(Ordering::Acquire);
-    references.first().is_some_and(|results| results.reset())
-}
-
-/// What a thread keeps, unless it ends, or what was dropped here has dropped something that comes here again.
+/// Runs `f` on what the thread keeps; `None` where the thread ends, or where something that `f` drops comes here again.
 fn with_kept<T>(f: impl FnOnce(&mut Kept) -> T) -> Option<T> {
     KEPT.try_with(|kept| Some(f(&mut *kept.try_borrow_mut().ok()?))).ok().flatten()
 }
@@ -151,17 +177,27 @@ pub(super) fn give_back(results: Arc<SendResults>) {
     }
 }
 
-/// The references to the results of the sends that are made now, for each of these one.
+/// References to the results of the batch or group that is open, for each of its sends one. They are dropped with no lock held, because an
+/// error of the application's may be among the results.
 #[derive(Debug, Default)]
 pub(crate) struct References(SameResults);
 
 impl References {
     /// Results without sends.
-    pub(crate) fn open(&mut self, partition: i32, kind: ResultsKind) -> Arc<SendResults> {
-        let kept = with_kept(|kept| (kept.take(partition, kind), kept.is_useful()));
-        let (references, is_kept) = kept.unwrap_or_default();
-        self.0 = references.unwrap_or_default();
-        self.0.pop().unwrap_or_else(|| SendResults::new(partition, kind, is_kept))
+    pub(crate) fn open(&mut self, partition: i32, kind: ResultsKind, drops: &mut DeferredDrops) -> Arc<SendResults> {
+        self.close(drops);
+        let Opened { references, is_kept } = with_kept(|kept| kept.open(partition, kind)).unwrap_or_default();
+        self.0 = references;
+        // What other threads did with references that they dropped came before: they released it.
+        fence(Ordering::Acquire);
+        match self.0.pop() {
+            Some(results) if results.reset() => results,
+            unusable => {
+                drops.defer_drop_of_results(std::mem::take(&mut self.0));
+                drops.defer_drop_of_results(unusable.into_iter().collect());
+                SendResults::new(partition, kind, is_kept)
+            }
+        }
     }
 
     /// A reference to `results`.
@@ -173,21 +209,18 @@ impl References {
         }
     }
 
-    /// There are no more sends for now: what is left is the thread's again.
+    /// There are no more sends for now: what is left is kept by this thread.
     #[inline]
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&mut self, drops: &mut DeferredDrops) {
         if self.0.capacity() > 0 {
-            self.close_slow();
+            self.close_slow(drops);
         }
     }
 
     #[inline(never)]
-    fn close_slow(&mut self) {
+    fn close_slow(&mut self, drops: &mut DeferredDrops) {
         let left = std::mem::take(&mut self.0);
-        with_kept(|kept| match left.is_empty() {
-            true => kept.keep_empty(left),
-            false => kept.set_last(left),
-        });
+        drops.defer_drop_of_results(with_kept(|kept| kept.put_all(left)).unwrap_or_default());
     }
 }
 
@@ -205,11 +238,15 @@ mod tests {
         std::thread::scope(|scope| scope.spawn(test).join()).expect("no panic")
     }
 
+    fn open(references: &mut References, partition: i32, kind: ResultsKind) -> Arc<SendResults> {
+        references.open(partition, kind, &mut DeferredDrops::default())
+    }
+
     /// A batch of as many messages, and its results.
     fn batch(references: &mut References, count: u32) -> (Arc<SendResults>, Vec<PendingSend>) {
-        let results = references.open(-1, ResultsKind::Batch);
+        let results = open(references, -1, ResultsKind::Batch);
         let sends = (0..count).map(|index| PendingSend::new(references.of(&results), index)).collect();
-        references.close();
+        references.close(&mut DeferredDrops::default());
         (results, sends)
     }
 
@@ -251,21 +288,65 @@ mod tests {
     }
 
     #[test]
-    fn results_with_an_error_or_of_another_kind_do_not_serve_others() {
+    fn results_with_an_error_do_not_serve_others() {
         on_a_new_thread(|| {
             let mut references = References::default();
+            for kind in [ErrorKind::Closed, ErrorKind::TimedOut] {
+                let (failed, sends) = batch(&mut references, 3);
+                failed.settle(0, Err(SendError::new(Error::local(kind, "it failed"), false)));
+                failed.wake(&mut Deferred::new());
+                let seen = sends[2].try_result().and_then(Result::err).map(|error| Error::from(error).kind());
+                assert_eq!(seen, Some(kind));
+            }
+        });
+    }
+
+    #[test]
+    fn results_with_an_error_of_the_application_are_dropped_later() {
+        on_a_new_thread(|| {
+            let (mut references, mut drops) = (References::default(), DeferredDrops::default());
             let (failed, sends) = batch(&mut references, 3);
-            let error = SendError::new(Error::local(ErrorKind::Closed, "closed"), false);
-            failed.settle(0, Err(error));
-            failed.wake(&mut Deferred::new());
+            failed.settle(0, Err(SendError::new(Error::local(ErrorKind::Closed, "closed"), false)));
+            let alive = Arc::downgrade(&failed);
             drop((failed, sends));
-            let (second, sends) = batch(&mut references, 3);
-            assert!(sends.iter().all(|send| send.try_result().is_none()));
-            let address = Arc::as_ptr(&second);
-            drop((second, sends));
-            assert_ne!(Arc::as_ptr(&references.open(4, ResultsKind::Batch)), address);
-            assert_ne!(Arc::as_ptr(&references.open(-1, ResultsKind::Sends)), address);
-            assert_eq!(Arc::as_ptr(&references.open(-1, ResultsKind::Batch)), address);
+            references.open(-1, ResultsKind::Batch, &mut drops);
+            assert!(alive.upgrade().is_some() && !drops.is_empty());
+            drops.drop_all();
+            assert!(alive.upgrade().is_none());
+        });
+    }
+
+    #[test]
+    fn results_serve_sends_of_the_same_partition_and_kind() {
+        on_a_new_thread(|| {
+            let mut references = References::default();
+            let (first, sends) = batch(&mut references, 3);
+            let address = Arc::as_ptr(&first);
+            drop((first, sends));
+            assert_ne!(Arc::as_ptr(&open(&mut references, 4, ResultsKind::Batch)), address);
+            assert_ne!(Arc::as_ptr(&open(&mut references, -1, ResultsKind::Sends)), address);
+            assert_eq!(Arc::as_ptr(&open(&mut references, -1, ResultsKind::Batch)), address);
+        });
+    }
+
+    #[test]
+    fn all_of_several_results_are_pending_again() {
+        on_a_new_thread(|| {
+            let mut references = References::default();
+            let mut sends = || {
+                let results = open(&mut references, -1, ResultsKind::Sends);
+                [0, 63].map(|slot| (results.clone(), PendingSend::new(references.of(&results), slot)))
+            };
+            let first = sends();
+            let address = Arc::as_ptr(&first[0].0);
+            for (slot, (results, _)) in [0, 63].into_iter().zip(&first) {
+                results.settle(slot, Ok(Stored { batch_size: 0, ..STORED }));
+            }
+            assert!(first.iter().all(|(_, send)| send.try_result().is_some()));
+            drop(first);
+            let second = sends();
+            assert_eq!(Arc::as_ptr(&second[0].0), address);
+            assert!(second.iter().all(|(_, send)| send.try_result().is_none()));
         });
     }
 
@@ -280,6 +361,11 @@ mod tests {
             drop((results, sends));
             assert_eq!(kept(), [8]);
             assert_eq!(Arc::as_ptr(&batch(&mut references, 8).0), address);
+            // So do those of sends that are dropped before.
+            let results = open(&mut references, -1, ResultsKind::Batch);
+            drop(PendingSend::new(references.of(&results), 0));
+            references.close(&mut DeferredDrops::default());
+            assert_eq!((kept(), Arc::as_ptr(&results)), (vec![7], address));
         });
     }
 
@@ -296,24 +382,24 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_producers_that_send_in_turn() {
+    fn little_is_kept_of_producers_that_send_in_turn() {
         on_a_new_thread(|| {
             let mut producers = [References::default(), References::default()];
             let in_turn = |producers: &mut [References; 2]| {
-                let results = producers.each_mut().map(|references| references.open(-1, ResultsKind::Batch));
-                for index in 0..MISSES_MAX {
+                let results = producers.each_mut().map(|references| open(references, -1, ResultsKind::Batch));
+                for index in 0..3 {
                     for (references, results) in producers.iter_mut().zip(&results) {
                         drop(PendingSend::new(references.of(results), index));
                     }
                 }
                 results.map(|results| results.is_kept)
             };
-            assert_eq!(in_turn(&mut producers), [true; 2]);
-            assert_eq!(in_turn(&mut producers), [false; 2]);
-            // Then one sends alone, and an attempt shows it.
-            let alone = |_| batch(&mut producers[0], 8).0.is_kept;
-            let is_kept: Vec<_> = (0..=ATTEMPT_INTERVAL).map(alone).collect();
-            assert!(!is_kept[0] && is_kept[ATTEMPT_INTERVAL as usize], "{is_kept:?}");
+            let opened: Vec<_> = (0..(WINDOW + PAUSE) / 2).flat_map(|_| in_turn(&mut producers)).collect();
+            let (window, pause) = opened.split_at(WINDOW as usize);
+            assert!(window.iter().all(|is_kept| *is_kept) && !pause.iter().any(|is_kept| *is_kept));
+            // Then one sends alone.
+            let mut alone = || batch(&mut producers[0], 8).0.is_kept;
+            assert!((0..2 * WINDOW).all(|_| alone()));
         });
     }
 
