@@ -93,7 +93,7 @@ fn child(words: &[String]) -> String {
     let baseline = match (subject, workload) {
         ("baseline", "produce") => baseline::produce(url, &produce),
         ("baseline", "consume") => baseline::consume(url, &consume),
-        (LOCKED, _) => Ok(baseline::locked(number(3))),
+        (LOCKED, _) => Ok(baseline::locked(number(3), workload == "consume")),
         ("baseline", "idle-producers") => baseline::attach(url, number(3), baseline::producer_of),
         ("baseline", "idle-consumers") => baseline::attach(url, number(3), baseline::consumer_of),
         ("baseline", "ping-pong") => baseline::ping_pong(url, &ping_pong),

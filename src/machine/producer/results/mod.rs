@@ -1,9 +1,9 @@
 //! Results of sends, as the senders await them.
 //!
 //! A batch has one result for all its messages. Sends outside batches share one allocation among several, each
-//! with a slot, that is a result of its own, and so do the batches of several keys ([`slots`]). That a send
+//! with a slot, that is a result of its own, and so do the batches of several keys (`slots.rs`). That a send
 //! is stored, and where, is read without a lock. A thread keeps results that it is done with, and the references to them, for its
-//! next sends ([`references`]). Nothing here depends on frames.
+//! next sends (`references.rs`). Nothing here depends on frames.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
