@@ -180,14 +180,21 @@ impl Sealing {
 
 /// Closing.
 impl Producer {
-    /// Closes the open batch, or those of all keys, if there are any.
-    #[inline]
+    /// Closes the open batch, or those of all keys, if there are any. Part of its caller, which is every message outside batches.
+    #[inline(always)]
     pub(super) fn close_batch(&mut self) {
+        if self.open_batch.is_some() {
+            self.close_open_batch();
+        } else if self.key_batches.is_some() {
+            self.close_key_batches();
+        }
+    }
+
+    #[inline(never)]
+    fn close_open_batch(&mut self) {
         if let Some(mut batch) = self.open_batch.take() {
             self.references.close(&mut self.sealing.drops);
             self.push_batch(&mut batch);
-        } else if self.key_batches.is_some() {
-            self.close_key_batches();
         }
     }
 
