@@ -2,8 +2,8 @@
 //!
 //! A batch has one result for all its messages. Sends outside batches share one allocation among several, each
 //! with a slot, that is a result of its own, and so do the batches of several keys (`slots.rs`). That a send
-//! is stored, and where, is read without a lock. A thread keeps results that it is done with, and the references to them, for its
-//! next sends (`references.rs`). Nothing here depends on frames.
+//! is stored, and where, is read without a lock. Results without other owners, and the references to them, are used again by later
+//! sends of the same thread (`references.rs`). Nothing here depends on frames.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -237,8 +237,8 @@ impl SendResults {
         Arc::new(Self { partition, kind, is_kept, slow: Mutex::default(), first: ResultCell::new(), others })
     }
 
-    /// Makes all results pending again, for other sends. The caller has the only references. `false`: something that is rare is left
-    /// of the earlier sends, and they serve no others.
+    /// Makes all results pending again. The caller has the only references. `false`, and no change, if wakers, errors or ids of first
+    /// chunks are left.
     fn reset(&self) -> bool {
         if !self.slow().is_blank() {
             return false;

@@ -1,8 +1,9 @@
 //! References to results, which are used again.
 //!
-//! To count a reference takes a locked instruction, and so does to drop it: together a tenth of what a send in a batch costs. To move
-//! one takes none. So a thread keeps the references of the sends that it is done with. Once it has all those to some results, nobody
-//! else can see these, and they serve other sends, each of which gets one of the references.
+//! Cloning an `Arc` and dropping it takes a locked instruction each, together a tenth of the cost of a send in a batch; moving one takes
+//! none. So the reference of a dropped [`PendingSend`](super::PendingSend) goes to a list of its thread. When the list holds every
+//! reference to some results, no other owner exists: the results are made pending again and used for later sends, each of which gets
+//! one of the references.
 //!
 //! ```text
 //!      References::open                     of                       give_back
@@ -12,9 +13,9 @@
 //!                                                   close
 //! ```
 //!
-//! Where a reference is not there, it is made by a clone, as elsewhere. Where a send is awaited on another thread than the next one is
-//! made on, or many producers send in turn, a thread never has all references to some results. Having seen this it keeps none for
-//! [`PAUSE`]: [`SendResults::is_kept`] says so, and the sends of these results pay nothing. What is kept is bounded.
+//! Without a reference in the list, a send gets a clone. Lists stay incomplete where sends are awaited on another thread than they are
+//! made on, and where many producers send in turn. If fewer than [`FOUND_MIN`] of a [`WINDOW`] are complete, the thread fills no lists during a [`PAUSE`]:
+//! [`SendResults::is_kept`] is `false` for results opened then, and dropping their sends takes one branch more. The lists are bounded.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -29,14 +30,14 @@ const REFERENCES_MAX: usize = 1024;
 /// To how many results a thread keeps references.
 const KEPT_MAX: usize = 8;
 
-/// For how many results that it opens a thread keeps references, until it looks whether they were of use: a task that has 5,000 single
-/// messages on their way opens 79 before it is done with the first.
+/// Results opened until the share of those that were used again is checked: a task with 5,000 single messages in flight opens 79 before
+/// the first are complete.
 const WINDOW: u32 = 512;
 
-/// For how many of those others have to serve again.
+/// How many of those have to be results used again.
 const FOUND_MIN: u32 = WINDOW / 8;
 
-/// For how many results it then keeps none.
+/// Results opened after a window with fewer, until the next window.
 const PAUSE: u32 = 8 * WINDOW;
 
 /// References to the same results.
@@ -52,7 +53,7 @@ struct Kept {
     empty: SameResults,
     /// Within [`WINDOW`], not within [`PAUSE`].
     is_useful: bool,
-    /// Results opened since that began, and for how many of these others served again.
+    /// Results opened since that began, and how many of them were used again.
     opened: u32,
     found: u32,
 }
@@ -124,7 +125,7 @@ impl Kept {
         }
     }
 
-    /// All references to results of this kind, if there are any that serve again.
+    /// All references to results of this kind, if a list is complete.
     fn find(&mut self, partition: i32, kind: ResultsKind) -> Option<SameResults> {
         if is_complete(&self.last, partition, kind) {
             return Some(std::mem::take(&mut self.last));
@@ -133,7 +134,7 @@ impl Kept {
         Some(self.others.remove(at))
     }
 
-    /// All references to results that serve again; none, and whether those to new ones are to be kept.
+    /// All references to results that can be used again, or none; and [`SendResults::is_kept`] for new ones.
     fn open(&mut self, partition: i32, kind: ResultsKind) -> Opened {
         let references = self.find(partition, kind).unwrap_or_default();
         let opened = Opened { is_kept: self.is_useful, references };
@@ -187,17 +188,14 @@ impl References {
     pub(crate) fn open(&mut self, partition: i32, kind: ResultsKind, drops: &mut DeferredDrops) -> Arc<SendResults> {
         self.close(drops);
         let Opened { references, is_kept } = with_kept(|kept| kept.open(partition, kind)).unwrap_or_default();
-        self.0 = references;
-        // What other threads did with references that they dropped came before: they released it.
+        // Pairs with the release of references that other threads dropped: their reads come before the reset.
         fence(Ordering::Acquire);
-        match self.0.pop() {
-            Some(results) if results.reset() => results,
-            unusable => {
-                drops.defer_drop_of_results(std::mem::take(&mut self.0));
-                drops.defer_drop_of_results(unusable.into_iter().collect());
-                SendResults::new(partition, kind, is_kept)
-            }
+        if references.first().is_some_and(|results| results.reset()) {
+            self.0 = references;
+        } else {
+            drops.defer_drop_of_results(references);
         }
+        self.0.pop().unwrap_or_else(|| SendResults::new(partition, kind, is_kept))
     }
 
     /// A reference to `results`.
@@ -209,7 +207,7 @@ impl References {
         }
     }
 
-    /// There are no more sends for now: what is left is kept by this thread.
+    /// The batch or group is closed: the rest goes to the lists of this thread.
     #[inline]
     pub(crate) fn close(&mut self, drops: &mut DeferredDrops) {
         if self.0.capacity() > 0 {
