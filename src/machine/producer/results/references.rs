@@ -14,8 +14,9 @@
 //! ```
 //!
 //! Without a reference in the list, a send gets a clone. Lists stay incomplete where sends are awaited on another thread than they are
-//! made on, and where many producers send in turn. If fewer than [`FOUND_MIN`] of a [`WINDOW`] are complete, the thread fills no lists during a [`PAUSE`]:
-//! [`SendResults::is_kept`] is `false` for results opened then, and dropping their sends takes one branch more. The lists are bounded.
+//! made on, and where many producers send in turn. If fewer than [`FOUND_MIN`] of a [`WINDOW`] are complete, the thread fills no lists
+//! during a [`PAUSE`]: [`SendResults::is_kept`] is `false` for results opened then, and dropping their sends takes one branch more. The
+//! lists are bounded.
 
 use std::cell::RefCell;
 use std::sync::Arc;
