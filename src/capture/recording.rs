@@ -35,6 +35,9 @@ const PACKET_DATA_BYTES_MAX: usize = 60_000;
 /// that a network card has yet to cut.
 const MISSING_BYTES_MAX: usize = 1 << 30;
 
+/// Odd, so that no two of 2^32 connections begin with the same sequence number.
+const SEQUENCES_APART: u32 = 0x9e37_79b9;
+
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const BYTE_ORDER: u32 = 0x1a2b_3c4d;
 const INTERFACE: u32 = 1;
@@ -94,7 +97,8 @@ impl<W: Write> Recording<W> {
         Ok(recording)
     }
 
-    /// Writes a segment. Those of a connection whose `Opened` was not written are left out.
+    /// Writes a segment. Those of a connection whose `Opened` was not written are left out, and those of one whose addresses and ports
+    /// another has by now: a reader would take them for the other's.
     ///
     /// # Errors
     /// The writer's.
@@ -137,9 +141,10 @@ impl<W: Write> Recording<W> {
         broker: SocketAddr,
         is_partial: bool,
     ) -> io::Result<()> {
-        // The data of both directions begins with sequence number 1.
-        let flow = Flow { client, broker, next: [u32::from(is_partial); 2], is_closed: [false; 2] };
-        self.flows.insert(id, flow);
+        self.flows.retain(|_, flow| (flow.client, flow.broker) != (client, broker));
+        // Another for each connection: by it readers tell a second one between the same ports from a SYN that was sent twice.
+        let first = (id as u32).wrapping_mul(SEQUENCES_APART);
+        self.flows.insert(id, Flow { client, broker, next: [first; 2], is_closed: [false; 2] });
         if is_partial {
             return Ok(());
         }
@@ -305,6 +310,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::capture::SegmentReader;
 
     #[test]
     fn blocks_have_their_length_at_both_ends_and_sums_are_right() {
@@ -342,5 +348,40 @@ mod tests {
         }
         // Three to open, three of data, one of what is missing, one to close.
         assert_eq!((kinds.len(), kinds[0], kinds[1], missing), (10, SECTION_HEADER, INTERFACE, 9));
+    }
+
+    /// The system may give a client's port again before the end of the first connection is seen.
+    #[test]
+    fn a_second_connection_between_the_same_ports_is_one_of_its_own() {
+        let mut recording = Recording::new(Vec::new(), MASKED).expect("a Vec takes it");
+        let opened = || SegmentEvent::Opened {
+            client: "127.0.0.1:50000".parse().expect("an address"),
+            broker: "127.0.0.1:6650".parse().expect("an address"),
+            is_partial: false,
+        };
+        let bytes = |text: &'static str| SegmentEvent::Bytes { direction: Direction::ToBroker, bytes: text.into() };
+        let reset = || SegmentEvent::Closed { direction: Direction::ToBroker, is_reset: true };
+        let written = [
+            (1, opened()),
+            (1, bytes("first")),
+            (2, opened()),
+            (1, reset()),
+            (2, bytes("second")),
+            (2, reset()),
+            (3, opened()),
+            (3, bytes("third")),
+        ];
+        for (connection, event) in written {
+            recording.write(&Segment { connection, at: UNIX_EPOCH, event }).expect("a Vec takes it");
+        }
+        let file = recording.into_inner();
+        let mut read = Vec::new();
+        for segment in SegmentReader::new(&file[..]) {
+            let Segment { connection, event, .. } = segment.expect("a whole file");
+            if let SegmentEvent::Bytes { bytes, .. } = event {
+                read.push((connection, String::from_utf8_lossy(&bytes).into_owned()));
+            }
+        }
+        assert_eq!(read, [(1, "first".to_owned()), (2, "second".to_owned()), (3, "third".to_owned())]);
     }
 }

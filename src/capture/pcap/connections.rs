@@ -46,6 +46,11 @@ struct Connection {
 }
 
 impl Connection {
+    /// Whether a SYN with this sequence number is the one that opened it, sent again.
+    fn is_opened_by(&self, sequence: u32) -> bool {
+        !self.is_over && self.syn == Some(sequence)
+    }
+
     fn direction(&self, sender: usize) -> Direction {
         if sender == self.client { Direction::ToBroker } else { Direction::ToClient }
     }
@@ -62,7 +67,7 @@ impl Connections {
         let mut ends = [packet.source, packet.destination];
         ends.sort();
         let is_first = packet.is_syn && packet.acknowledged.is_none();
-        if let Some(known) = self.known.get(&ends).filter(|known| is_first && known.syn != Some(packet.sequence)) {
+        if let Some(known) = self.known.get(&ends).filter(|known| is_first && !known.is_opened_by(packet.sequence)) {
             // The same ports again: another connection.
             if !known.is_over {
                 self.finish(at, ends);

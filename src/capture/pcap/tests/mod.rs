@@ -194,6 +194,10 @@ fn connections_are_told_apart_also_on_the_same_ports() {
     file.tcp(client(), broker(), 104, 501, ACK, b"after its end");
     file.tcp(client(), broker(), 9000, 0, SYN, b"");
     file.tcp(client(), broker(), 9001, 0, ACK, b"three");
+    // As is one with the same number once the other has ended: a file that was made up may give all of them the same.
+    file.tcp(client(), broker(), 9006, 0, RST, b"");
+    file.tcp(client(), broker(), 9000, 0, SYN, b"");
+    file.tcp(client(), broker(), 9001, 0, ACK, b"four");
     let told = told_of(&file);
     let expected = [
         OPENED,
@@ -203,6 +207,9 @@ fn connections_are_told_apart_also_on_the_same_ports() {
         "1 > reset",
         "3 10.0.0.2:40000 = 10.0.0.1:6650",
         "3 > \"three\"",
+        "3 > reset",
+        "4 10.0.0.2:40000 = 10.0.0.1:6650",
+        "4 > \"four\"",
     ];
     assert_eq!(told, expected);
 }
