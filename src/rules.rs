@@ -133,7 +133,8 @@ rules! {
     /// More MESSAGEs than the consumer has given permits. An entry of several messages may overdraw them once, so entries are
     /// compared with permits (`CommandFlow.messagePermits`).
     PermitsExceeded Broker "06-flow.md#rule-permitsexceeded",
-    /// MESSAGE for a consumer id that this connection never had, or whose CLOSE_CONSUMER or UNSUBSCRIBE was answered before.
+    /// MESSAGE for a consumer id that this connection never had; or more entries than it had permits for, behind the answer to its
+    /// CLOSE_CONSUMER or UNSUBSCRIBE.
     MessageWithoutConsumer Broker "06-flow.md#rule-messagewithoutconsumer",
     /// MESSAGE before the response to SUBSCRIBE was written.
     MessageBeforeResponse Broker "06-flow.md#rule-messagebeforeresponse",

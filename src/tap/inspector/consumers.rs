@@ -97,6 +97,13 @@ impl Consumer {
         self.charge();
     }
 
+    /// Counts an entry that came behind CLOSE_CONSUMER or UNSUBSCRIBE, and says whether a permit was left for it: a broker that reads
+    /// on one thread and answers on another may send it even behind the answer.
+    pub(super) fn deliver_late(&mut self) -> bool {
+        self.entries += 1;
+        !self.is_overdrawn()
+    }
+
     pub(super) fn grant(&mut self, permits: u32) {
         self.granted += u64::from(permits);
     }

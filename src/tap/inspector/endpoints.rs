@@ -147,8 +147,12 @@ impl Connection {
             ConsumerState::Opening if self.is_whole && consumer.earlier.is_none() => {
                 cx.break_rule(Rule::MessageBeforeResponse, Side::Broker, text);
             }
-            ConsumerState::ClosedByClient | ConsumerState::Unsubscribed if self.is_whole => {
-                cx.break_rule(Rule::MessageWithoutConsumer, Side::Broker, text);
+            ConsumerState::Closing => _ = consumer.deliver_late(),
+            ConsumerState::ClosedByClient | ConsumerState::Unsubscribed => {
+                let has_permit = consumer.deliver_late();
+                if self.is_whole && !has_permit {
+                    cx.break_rule(Rule::MessageWithoutConsumer, Side::Broker, text);
+                }
             }
             _ => {}
         }

@@ -178,6 +178,11 @@ fn what_clients_break_is_named() {
 #[test]
 fn what_brokers_break_is_named() {
     let success = |request_id| pb::CommandSuccess { request_id, schema: None };
+    let close = pb::CommandCloseConsumer { consumer_id: 2, request_id: 2, ..Default::default() };
+    let unsubscribe = pb::CommandUnsubscribe { consumer_id: 2, request_id: 2, ..Default::default() };
+    let closing = |permits| Script::consumer(permits).up(close.clone());
+    let closed = |permits| closing(permits).down(success(2));
+    let unsubscribed = |permits| Script::consumer(permits).up(unsubscribe.clone()).down(success(2));
     let cases = [
         (Script::default().down(pb::CommandConnected::default()), vec![Rule::Handshake]),
         (Script::connected().down(success(5)), vec![Rule::ResponseToNoRequest]),
@@ -187,6 +192,11 @@ fn what_brokers_break_is_named() {
         (Script::producer().send(0).send(1).receipt(1).receipt(0), vec![Rule::ReceiptOutOfOrder]),
         (Script::consumer(1).message(0, 1).message(1, 1), vec![Rule::PermitsExceeded]),
         (Script::connected().message(0, 1), vec![Rule::MessageWithoutConsumer]),
+        // What was on its way to a consumer when it was closed may come behind the answer, but no more than it had permits for.
+        (closed(1).message(0, 1), vec![]),
+        (closed(1).message(0, 1).message(1, 1), vec![Rule::MessageWithoutConsumer]),
+        (unsubscribed(1).message(0, 1).message(1, 1), vec![Rule::MessageWithoutConsumer]),
+        (closing(1).message(0, 1).down(success(2)).message(1, 1), vec![Rule::MessageWithoutConsumer]),
     ];
     for (index, (script, rules)) in cases.into_iter().enumerate() {
         assert_eq!(script.rules(), rules, "case {index}");
