@@ -3,6 +3,7 @@
 //! libtest decides at compile time what it ignores and hides what a passing test prints; a test that is left out for
 //! want of a broker has to be seen. So this prints libtest's lines and takes those of its options that are in use.
 
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -50,7 +51,7 @@ pub(crate) fn main<E: Environment>(tests: &[Test<E>], alone: &[Test<E>]) -> Exit
             failed = run_all(&together, environment, options.threads.max(1));
             failed.extend(run_all(&alone, environment, 1));
         }
-        None if required => failed = chosen.iter().map(|test| test.0).collect(),
+        None if required => failed = chosen.iter().map(|test| (test.0, format!("needs {}", E::WHAT))).collect(),
         None => ignored = chosen.len(),
     }
     if ignored > 0 {
@@ -60,7 +61,8 @@ pub(crate) fn main<E: Environment>(tests: &[Test<E>], alone: &[Test<E>]) -> Exit
     if required && environment.is_none() {
         println!("{} is set, but there is {}", E::REQUIRED, E::HOW);
     }
-    failed.iter().for_each(|name| println!("failed: {name}"));
+    // Again at the end, without the traces: of a long output that may be all that is seen.
+    failed.iter().for_each(|(name, why)| println!("failed: {name}: {why}"));
     let (result, code) = if failed.is_empty() { ("ok", ExitCode::SUCCESS) } else { ("FAILED", ExitCode::FAILURE) };
     let passed = chosen.len() - failed.len() - ignored;
     let (failed, filtered) = (failed.len(), others.len());
@@ -68,8 +70,8 @@ pub(crate) fn main<E: Environment>(tests: &[Test<E>], alone: &[Test<E>]) -> Exit
     code
 }
 
-/// Runs the tests and gives the names of those that failed.
-fn run_all<E: Environment>(tests: &[&Test<E>], environment: &E, threads: usize) -> Vec<&'static str> {
+/// Runs the tests and gives those that failed, each with the message of its panic.
+fn run_all<E: Environment>(tests: &[&Test<E>], environment: &E, threads: usize) -> Vec<(&'static str, String)> {
     let (done, outcomes) = mpsc::channel();
     let mut waiting = tests.iter();
     let mut failed = Vec::new();
@@ -83,19 +85,22 @@ fn run_all<E: Environment>(tests: &[&Test<E>], environment: &E, threads: usize) 
                 let started = Instant::now();
                 let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
                 let run = move || runtime.expect("a runtime").block_on(body(environment));
-                let ok = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_ok();
-                done.send((name, ok, started.elapsed())).expect("the runner waits");
+                let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+                done.send((name, ended.map_err(message_of), started.elapsed())).expect("the runner waits");
             };
             thread::Builder::new().name(name.to_owned()).spawn(run).expect("a thread");
         }
         if running == 0 {
             return failed;
         }
-        let (name, ok, time) = outcomes.recv().expect("a sender is held here");
+        let (name, ended, time) = outcomes.recv().expect("a sender is held here");
         running -= 1;
-        println!("test {name} ... {} ({:.1} s)", if ok { "ok" } else { "FAILED" }, time.as_secs_f32());
-        if !ok {
-            failed.push(name);
-        }
+        println!("test {name} ... {} ({:.1} s)", if ended.is_ok() { "ok" } else { "FAILED" }, time.as_secs_f32());
+        failed.extend(ended.err().map(|why| (name, why)));
     }
+}
+
+fn message_of(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without a text").to_owned()
 }
