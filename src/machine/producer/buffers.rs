@@ -80,16 +80,20 @@ impl BufferPool {
 /// Payloads and keys that are not needed any more, and whose drop may run code of the application's
 /// (`Bytes::from_owner`), and results with an error of its own: they are dropped once no lock is held.
 #[derive(Debug, Default)]
-pub(crate) struct DeferredDrops {
-    payloads: Vec<Bytes>,
-    results: Vec<Arc<SendResults>>,
+pub(crate) struct DeferredDrops(Vec<DeferredDrop>);
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "kept to be dropped later")]
+enum DeferredDrop {
+    Payload(Bytes),
+    Results(Arc<SendResults>),
 }
 
 impl DeferredDrops {
     /// Drops `payload` now if that can only free memory, else later.
     pub(super) fn defer_drop(&mut self, payload: Bytes) {
         if !payload.is_empty() && !payload.is_unique() {
-            self.payloads.push(payload);
+            self.0.push(DeferredDrop::Payload(payload));
         }
     }
 
@@ -102,30 +106,29 @@ impl DeferredDrops {
     }
 
     /// Drops references to the same results now if that can only free memory, else later.
-    pub(super) fn defer_drop_of_results(&mut self, mut results: Vec<Arc<SendResults>>) {
+    pub(super) fn defer_drop_of_results(&mut self, results: Vec<Arc<SendResults>>) {
         if results.first().is_some_and(|results| !results.is_blank()) {
-            self.results.append(&mut results);
+            self.0.extend(results.into_iter().map(DeferredDrop::Results));
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.payloads.is_empty() && self.results.is_empty()
+        self.0.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.payloads.len() + self.results.len()
+        self.0.len()
     }
 
     /// Drops them all; no lock is held. What is left is an empty list with its capacity.
     pub(crate) fn drop_all(&mut self) {
-        self.payloads.clear();
-        self.results.clear();
+        self.0.clear();
     }
 
     /// Takes back a list from a job, for its capacity.
     pub(super) fn reuse(&mut self, other: Self) {
-        if self.payloads.capacity() == 0 {
-            self.payloads = other.payloads;
+        if self.0.capacity() == 0 {
+            self.0 = other.0;
         }
     }
 }
