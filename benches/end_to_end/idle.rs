@@ -20,6 +20,9 @@ use crate::{Figures, run, scaled, setting};
 /// How long nothing happens, seconds.
 const IDLE_SECONDS: u64 = 5;
 
+/// How many attach at a time: what that takes of memory is given back to the allocator, not to the system, and is not theirs.
+const ATTACHING_MAX: usize = 1000;
+
 /// Names of topics that no other process uses.
 fn topic(number: u64) -> String {
     format!("idle-{}-{number}", std::process::id())
@@ -39,10 +42,12 @@ where
     let first = create(0).await?;
     let (heap_before, resident_before) = (heap(), resident_now_kib());
     let start = Instant::now();
-    let mut creating: JoinSet<_> = (1..=count).map(&create).collect();
+    let mut waiting = (1..=count).map(&create);
+    let mut creating: JoinSet<_> = waiting.by_ref().take(ATTACHING_MAX).collect();
     let mut all = Vec::with_capacity(count as usize);
     while let Some(created) = creating.join_next().await {
         all.push(created.expect("no task panics")?);
+        waiting.next().map(|next| creating.spawn(next));
     }
     drop(creating);
     let secs = start.elapsed().as_secs_f64();
