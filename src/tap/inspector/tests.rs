@@ -182,7 +182,7 @@ fn what_brokers_break_is_named() {
     let unsubscribe = pb::CommandUnsubscribe { consumer_id: 2, request_id: 2, ..Default::default() };
     let closing = |permits| Script::consumer(permits).up(close.clone());
     let closed = |permits| closing(permits).down(success(2));
-    let unsubscribed = |permits| Script::consumer(permits).up(unsubscribe.clone()).down(success(2));
+    let unsubscribed = |permits| Script::consumer(permits).up(unsubscribe).down(success(2));
     let cases = [
         (Script::default().down(pb::CommandConnected::default()), vec![Rule::Handshake]),
         (Script::connected().down(success(5)), vec![Rule::ResponseToNoRequest]),
