@@ -239,6 +239,8 @@ mod switch {
         StallToldLate,
         /// Nothing wakes a producer when a send is overdue.
         OverdueSleeps,
+        /// A deadline that an endpoint has for its owner to note wakes no owner that sleeps.
+        DeadlineSleeps,
         /// The report of an overdue send is about that send alone.
         OverdueForEach,
         /// After a detach, the state is attached still.

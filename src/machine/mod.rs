@@ -52,7 +52,7 @@ pub mod supervisor;
 pub mod topic_list;
 
 pub use endpoint::deferred::Deferred;
-pub use endpoint::machine::{EndpointMachine, EndpointRef};
+pub use endpoint::machine::{Dirty, EndpointMachine, EndpointRef};
 pub use endpoint::reply::{Reply, ReplyTo};
 pub use endpoint::{Endpoint, EndpointId, ReadyList};
 

@@ -175,6 +175,7 @@ mutations! {
     a_slow_application_that_is_told_to_be_stalled: StallOfSlowApplication => "a slow application is no stall";
     a_stall_that_is_told_late: StallToldLate => "a stall is told";
     an_overdue_send_that_is_not_told: OverdueSleeps => "an overdue send is told in time";
+    a_deadline_before_which_the_owner_sleeps_on: DeadlineSleeps => "no lost deadline" | "settles in time";
     an_overdue_send_that_is_told_again: OverdueForEach => "an overdue send is told once";
     a_state_that_stays_attached: AttachedAfterDetach =>
         "what is told to be attached is attached" | "what is attached is on a connection";

@@ -188,7 +188,11 @@ impl<R: Runtime> ConnectionDriver<R> {
             self.timer.reset(deadline.at);
             self.timer_at = Some(deadline.at);
         }
-        self.timer.poll(cx).is_ready()
+        let is_due = self.timer.poll(cx).is_ready();
+        if let (false, Some(session), Some(at)) = (is_due, &self.session, self.timer_at) {
+            session.sleeps_until(at);
+        }
+        is_due
     }
 
     fn end(&mut self, reason: CloseReason) {

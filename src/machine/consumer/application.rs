@@ -11,6 +11,7 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessagePosition;
+use crate::machine::Dirty;
 use crate::pb;
 use crate::wire::{AckId, AckWords, EntryError};
 
@@ -84,7 +85,7 @@ impl Consumer {
         self.redelivery.remove(position);
         self.acks.reject(position, error.validation_error().into());
         self.counters.damaged_entries += 1;
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
         self.return_permits(permits);
     }
 }
@@ -125,7 +126,7 @@ impl Consumer {
             }
         }
         self.counters.acks += 1;
-        self.is_dirty |= self.acks.schedule(now);
+        self.dirty.raise(self.acks.schedule(now));
         Ok(())
     }
 
@@ -143,7 +144,7 @@ impl Consumer {
         self.redelivery.remove_up_to(finished);
         self.chunked.remove_up_to(finished);
         self.counters.cumulative_acks += 1;
-        self.is_dirty |= self.acks.schedule(now);
+        self.dirty.raise(self.acks.schedule(now));
         Ok(())
     }
 
@@ -222,7 +223,7 @@ impl Consumer {
         if !self.redelivery.nack(EntryPosition::of(id), delay, &self.config, now) {
             self.redeliver_everything();
         }
-        self.is_dirty |= self.redelivery.due_at() != before;
+        self.dirty.at_deadline_if(self.redelivery.due_at() != before);
     }
 
     /// Requests everything again that is not acknowledged. What is queued is dropped, for it comes again too.
@@ -261,7 +262,7 @@ impl Consumer {
     /// Has the acknowledgements that wait sent with the next that is written.
     pub fn flush_acks(&mut self) {
         self.acks.flush();
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
     }
 
     /// Requests the id of the last message of the topic (GET_LAST_MESSAGE_ID).
@@ -307,6 +308,6 @@ impl Consumer {
             return operation.fail(ended.clone(), deferred);
         }
         self.operations.push(operation, self.config.operation_timeout, now, deferred);
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
     }
 }

@@ -4,6 +4,7 @@ use super::application::cluster_changed;
 use super::operations::Operation;
 use super::seek::Seek;
 use super::{Consumer, Deferred, KeySharedPolicy, Now, SubscriptionType, TopicStatus};
+use crate::machine::Dirty;
 use crate::pb;
 use crate::schema::SchemaInfo;
 
@@ -53,7 +54,7 @@ impl Consumer {
         if self.lifecycle.is_finished() {
             return;
         }
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
         self.queue.restart();
         match self.reading {
             Some(_) => self.acks.reset(),
@@ -93,7 +94,7 @@ impl Consumer {
         if self.lifecycle.is_finished() {
             return;
         }
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
         self.redelivery.reset();
         self.stall.on_detached();
         self.operations.drop_stall_checks();

@@ -109,7 +109,7 @@ impl Consumer {
 
     /// When the receiving side is to look for incomplete messages that have expired.
     pub fn set_chunks_expire_at(&mut self, at: Option<Instant>) {
-        self.is_dirty |= self.chunked.expires_at != at;
+        self.dirty.at_deadline_if(self.chunked.expires_at != at);
         self.chunked.expires_at = at;
     }
 

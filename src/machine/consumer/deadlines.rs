@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{Consumer, Deadline, Deferred, Now};
+use crate::machine::Dirty;
 
 impl Consumer {
     /// When something is due. Acknowledgements and redeliveries wait for the next attach without one.
@@ -37,7 +38,7 @@ impl Consumer {
             let what = format!("the broker did not answer {} within {limit:?}", operation.description());
             let error = self.attach_status.timed_out(&what, now);
             self.fail_operation(operation, error, deferred);
-            self.is_dirty = true;
+            self.dirty = Dirty::Now;
         }
         if is_due(self.lifecycle.close_deadline()) {
             return self.on_close_timeout(now, deferred);

@@ -16,7 +16,7 @@ impl Consumer {
         }
         self.counters.on_run(run, now);
         self.queue.observe(run, now.at);
-        self.is_dirty |= self.stall.on_arrival(now);
+        self.dirty.now_if(self.stall.on_arrival(now));
         let mut ahead = self.queue.len();
         run.retain_mut(|entry| {
             let is_admitted = self.admit(entry, ahead);
@@ -29,7 +29,8 @@ impl Consumer {
         }
         self.notify_flow();
         // A damaged entry, or the last unacknowledged member of a batch, left an acknowledgement behind.
-        self.is_dirty |= self.acks.schedule(|| now) || self.acks.is_due(now);
+        self.dirty.raise(self.acks.schedule(|| now));
+        self.dirty.now_if(self.acks.is_due(now));
     }
 
     /// Whether an entry is queued, behind `ahead` others.

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::machine::connection::error::RequestError;
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::endpoint::attach_status::AttachStatus;
-use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine, EndpointStats};
+use crate::machine::endpoint::machine::{AfterNotification, DataRoute, Dirty, EndpointMachine, EndpointStats};
 use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
 use crate::machine::{Deadline, Deferred, Endpoint, Now, ReplyTo};
 use crate::wire::command::Command;
@@ -34,8 +34,8 @@ impl EndpointMachine for Consumer {
         Some(&self.config.subscription)
     }
 
-    fn take_dirty(&mut self) -> bool {
-        std::mem::take(&mut self.is_dirty)
+    fn take_dirty(&mut self) -> Dirty {
+        std::mem::take(&mut self.dirty)
     }
 
     fn open_request(&mut self, _peer: &PeerInfo, now: Now) -> Result<Command, RequestError> {

@@ -5,6 +5,7 @@
 
 use super::{Consumer, Deadline, Deferred, EndpointId, Now, ReplyTo};
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::Dirty;
 use crate::machine::connection::error::RequestError;
 use crate::machine::endpoint::outbox::Response;
 
@@ -173,7 +174,7 @@ impl Consumer {
             }
             return;
         }
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
         if let Some(close) = &mut self.lifecycle.close {
             close.replies.extend(reply);
             return;
@@ -294,7 +295,7 @@ impl Consumer {
     /// its error, or else the reason of the end.
     pub(super) fn finish(&mut self, closed: Result<()>, deferred: &mut Deferred) {
         self.lifecycle.state = ConsumerState::Finished;
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
         // The others share what it had.
         self.queue.set_budget(None);
         let gone = match (&closed, &self.lifecycle.ended) {

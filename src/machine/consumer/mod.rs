@@ -26,6 +26,7 @@
 //! | `config` | the options |
 
 use crate::error::Error;
+use crate::machine::Dirty;
 use crate::machine::endpoint::attach_status::AttachStatus;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -119,7 +120,7 @@ pub struct Consumer {
     /// No permits are granted.
     is_paused: bool,
     /// Whether an input gave the owner something to do since it was last asked.
-    is_dirty: bool,
+    dirty: Dirty,
 }
 
 /// What the broker has notified.
@@ -160,7 +161,7 @@ impl Consumer {
             stall: StallWatch::new(config.stall_timeout),
             cluster_number: 1,
             is_paused: false,
-            is_dirty: true,
+            dirty: Dirty::Now,
             topic,
             config,
             random_name: None,

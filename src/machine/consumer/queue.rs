@@ -347,6 +347,6 @@ impl Consumer {
     /// Has the owner write a FLOW if one is due.
     #[inline]
     pub(super) fn notify_flow(&mut self) {
-        self.is_dirty |= self.lifecycle.is_attached() && self.may_grant() && self.queue.is_flow_due();
+        self.dirty.now_if(self.lifecycle.is_attached() && self.may_grant() && self.queue.is_flow_due());
     }
 }

@@ -20,6 +20,7 @@ use super::operations::LastMessageId;
 use super::position::EntryPosition;
 use super::seek::{SeekStart, SeekTo};
 use crate::id::{MessageId, MessagePosition};
+use crate::machine::Dirty;
 use crate::machine::Now;
 use crate::pb;
 use crate::wall_time::to_ms;
@@ -220,7 +221,7 @@ impl Consumer {
             // Of a whole entry it cannot fail.
             let _ = self.acks.ack_cumulative(&position.to_id());
             self.acks.flush();
-            self.is_dirty = true;
+            self.dirty = Dirty::Now;
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::delayed::{Delayed, Due, WaitReason};
 use super::position::EntryPosition;
 use super::{Consumer, ConsumerConfig};
+use crate::machine::Dirty;
 use crate::machine::endpoint::outbox::Outbox;
 use crate::machine::{Deferred, Now};
 use crate::pb;
@@ -167,7 +168,7 @@ impl Consumer {
     pub(super) fn redeliver_everything(&mut self) {
         self.redelivery.request_all();
         self.clear_queue();
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
     }
 
     /// The application has been given the first message of an entry. With an acknowledgement timeout, it counts from now.
@@ -179,7 +180,7 @@ impl Consumer {
         if !self.redelivery.on_given(EntryPosition { ledger_id, entry_id }, redelivery_count, &self.config, now) {
             self.redeliver_everything();
         }
-        self.is_dirty |= self.redelivery.due_at() != before;
+        self.dirty.at_deadline_if(self.redelivery.due_at() != before);
     }
 
     /// Requests the entries whose delay or timeout is over. In order there is one request for everything.
@@ -195,7 +196,7 @@ impl Consumer {
             let timed_out: Vec<_> = timed_out.iter().map(|position| position.to_id()).collect();
             self.tell(deferred, move |observer, topic| observer.on_redelivery(topic, &nacked, &timed_out));
         }
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
         if self.config.subscription_type.is_in_order() {
             return self.redeliver_everything();
         }

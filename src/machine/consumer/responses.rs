@@ -5,6 +5,7 @@ use super::operations::{LastMessageId, Operation};
 use super::position::EntryPosition;
 use crate::error::Error;
 use crate::machine::Deferred;
+use crate::machine::Dirty;
 use crate::machine::connection::error::RequestError;
 use crate::machine::endpoint::outbox::{Op, OpKind, Response};
 use crate::wire::{AckId, Command};
@@ -37,7 +38,7 @@ impl Consumer {
         if self.lifecycle.is_finished() {
             return;
         }
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
         if op.kind == OpKind::Close {
             return self.on_close_response(op.number, response, deferred);
         }

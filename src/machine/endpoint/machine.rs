@@ -62,6 +62,42 @@ pub enum EndpointStats {
     Consumer(Box<ConsumerStats>),
 }
 
+/// What inputs of an endpoint gave its owner to do; the later ones are the more urgent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dirty {
+    /// Nothing.
+    #[default]
+    Clean,
+    /// To note an earlier [deadline](EndpointMachine::poll_deadline). An owner that wakes by then anyway need not be woken for it.
+    AtDeadline,
+    /// Anything else: bytes to write, a frame to seal, an end to notice.
+    Now,
+}
+
+impl Dirty {
+    /// Notes something more to do.
+    #[inline]
+    pub fn raise(&mut self, other: Self) {
+        *self = (*self).max(other);
+    }
+
+    /// Notes something to do now, if there `is` something.
+    #[inline]
+    pub fn now_if(&mut self, is: bool) {
+        if is {
+            *self = Self::Now;
+        }
+    }
+
+    /// Notes an earlier deadline, if it `is` earlier.
+    #[inline]
+    pub fn at_deadline_if(&mut self, is: bool) {
+        if is {
+            self.raise(Self::AtDeadline);
+        }
+    }
+}
+
 /// The state machine of one endpoint, without its lock.
 ///
 /// # Order of calls
@@ -110,9 +146,8 @@ pub trait EndpointMachine: Send + Sized + 'static {
         false
     }
 
-    /// Whether an input since the last call gave the owner something to do: bytes to write, a frame to seal, an
-    /// earlier deadline, an end to notice.
-    fn take_dirty(&mut self) -> bool;
+    /// What the inputs since the last call gave the owner to do.
+    fn take_dirty(&mut self) -> Dirty;
 
     /// The command that opens it at a broker, without its request id.
     ///

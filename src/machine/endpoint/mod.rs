@@ -6,7 +6,8 @@
 //! Five rules make sure that an endpoint with something to do is served:
 //! 1. The pointer to an endpoint's owner lies under the endpoint's lock and is never empty.
 //! 2. Notify: under that lock, if the endpoint is not `queued`, set it and push the id on the owner's [`ReadyList`]. The
-//!    waker that this returns is woken after the unlock.
+//!    waker that this returns is woken after the unlock. There is none if the owner has nothing to do but to note a deadline,
+//!    and sleeps no longer than until then; what is to be done at once afterwards wakes it.
 //! 3. Serve: the owner takes all ids, or, if there are none, leaves its waker. Per id: lock; if it has another owner by
 //!    now, skip it; else clear `queued` and poll it.
 //! 4. Change of owner: set the pointer, set `queued`, push the id on the new list, always. A stale id in an old list is
@@ -23,8 +24,9 @@ pub mod state_signal;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Instant;
 
-use machine::EndpointMachine;
+use machine::{Dirty, EndpointMachine};
 
 use super::Deferred;
 use crate::id::{ConsumerId, ProducerId, WatcherId};
@@ -73,7 +75,8 @@ pub struct Endpoint<M> {
 #[repr(C)]
 struct Slot<M> {
     owner: Arc<ReadyList>,
-    queued: bool,
+    /// What the owner was notified of since it last served the endpoint.
+    queued: Dirty,
     machine: M,
 }
 
@@ -81,19 +84,22 @@ impl<M: EndpointMachine> Slot<M> {
     /// Notifies the owner, if it has something to do and does not know it. The waker is to be woken after the unlock.
     #[inline]
     fn notify_owner(&mut self, id: EndpointId) -> Option<Waker> {
-        if self.machine.take_dirty() && !self.queued {
-            self.queued = true;
-            self.owner.notify(id)
-        } else {
-            None
-        }
+        let dirty = self.machine.take_dirty();
+        if dirty > self.queued { self.notify_of(dirty, id) } else { None }
+    }
+
+    /// Notifies it of what is more urgent than what it knows.
+    fn notify_of(&mut self, dirty: Dirty, id: EndpointId) -> Option<Waker> {
+        let known = std::mem::replace(&mut self.queued, dirty);
+        let deadline = (dirty == Dirty::AtDeadline).then(|| self.machine.poll_deadline()).flatten();
+        self.owner.notify_of((known == Dirty::Clean).then_some(id), deadline.map(|deadline| deadline.at))
     }
 }
 
 impl<M: EndpointMachine> Endpoint<M> {
     /// A new endpoint, served by `owner` from the start.
     pub fn new(id: EndpointId, machine: M, owner: Arc<ReadyList>) -> Arc<Self> {
-        Arc::new(Self { id, slot: Mutex::new(Slot { machine, owner, queued: false }) })
+        Arc::new(Self { id, slot: Mutex::new(Slot { machine, owner, queued: Dirty::Clean }) })
     }
 
     /// Its name.
@@ -139,7 +145,7 @@ impl<M: EndpointMachine> Endpoint<M> {
         if !Arc::ptr_eq(&slot.owner, owner) {
             return None;
         }
-        slot.queued = false;
+        slot.queued = Dirty::Clean;
         let result = work(&mut slot.machine);
         // The owner looks at what its own work made dirty before it returns.
         slot.machine.take_dirty();
@@ -150,7 +156,7 @@ impl<M: EndpointMachine> Endpoint<M> {
     pub fn move_to(&self, owner: &Arc<ReadyList>, deferred: &mut Deferred) {
         let mut slot = self.lock();
         slot.owner = owner.clone();
-        slot.queued = true;
+        slot.queued = Dirty::Now;
         if let Some(waker) = owner.notify(self.id) {
             deferred.wake(waker);
         }
@@ -176,13 +182,15 @@ pub struct ReadyList {
 struct Ready {
     ids: Vec<EndpointId>,
     waker: Option<Waker>,
+    /// When the task wakes by its timer, if it is known to sleep.
+    wakes_at: Option<Instant>,
     /// The last [`ReadyList::take`] found nothing, or there was none.
     was_empty: bool,
 }
 
 impl Default for Ready {
     fn default() -> Self {
-        Self { ids: Vec::new(), waker: None, was_empty: true }
+        Self { ids: Vec::new(), waker: None, wakes_at: None, was_empty: true }
     }
 }
 
@@ -198,9 +206,20 @@ impl ReadyList {
 
     /// Adds an id. The waker, if any, is to be woken once no lock is held.
     pub fn notify(&self, id: EndpointId) -> Option<Waker> {
+        self.notify_of(Some(id), None)
+    }
+
+    /// Adds an id, if it is not there. If all there is to do is due at a `deadline`, a task that wakes by then is left asleep.
+    fn notify_of(&self, id: Option<EndpointId>, deadline: Option<Instant>) -> Option<Waker> {
         let mut ready = self.lock();
-        ready.ids.push(id);
-        ready.waker.take()
+        ready.ids.extend(id);
+        let wakes_by = |deadline| ready.wakes_at.is_some_and(|at| at <= deadline || mutation!(DeadlineSleeps));
+        if deadline.is_some_and(wakes_by) { None } else { ready.waker.take() }
+    }
+
+    /// The task that has left its waker sleeps until then, unless it is woken.
+    pub fn sleeps_until(&self, at: Instant) {
+        self.lock().wakes_at = Some(at);
     }
 
     /// Moves all ids into `into`. If there are none and `waker` is given, it is registered, to be woken by the next
@@ -208,6 +227,7 @@ impl ReadyList {
     pub fn take(&self, into: &mut impl Extend<EndpointId>, waker: Option<&Waker>) {
         let mut ready = self.lock();
         ready.was_empty = ready.ids.is_empty();
+        ready.wakes_at = None;
         if ready.was_empty {
             let old = match waker {
                 Some(new) if !ready.waker.as_ref().is_some_and(|old| old.will_wake(new)) => {

@@ -25,6 +25,7 @@ use super::results::{ResultsKind, SendResults};
 use super::send_deadline::SendDeadline;
 use super::{CapacityBound, CapacityWaiter, Message, OPEN_MAX, PendingSend, Producer, SendCallback};
 use crate::error::{Error, ErrorKind, SendError};
+use crate::machine::Dirty;
 use crate::machine::{Deferred, Now};
 
 /// A group of framed messages takes no more once its frames have this size.
@@ -151,7 +152,7 @@ impl Producer {
                 self.capacity.offer(deferred);
             }
             // It may be earlier than all others.
-            self.dirty = true;
+            self.dirty = Dirty::Now;
             return Poll::Pending;
         };
         if !self.capacity.waiters.contains(number) {
@@ -334,8 +335,7 @@ impl Producer {
         let index = self.sequence_ids.accepted_messages();
         let results = (self.references.open(self.partition, ResultsKind::Batch, &mut self.sealing.drops), 0);
         self.open_batch = Some(Box::new(OpenBatch::new(id, index, results, at, deadline.is_own(), now)));
-        // The owner is to send it, or to note when.
-        self.dirty = true;
+        self.on_batch_opened();
     }
 
     /// Frames a message behind others that are written together with it.
@@ -389,7 +389,7 @@ impl Producer {
         group.frames = GroupFrames::Open(self.sealing.buffers.take());
         self.in_flight.open(group);
         // The owner is to send it, or to note when.
-        self.dirty = true;
+        self.dirty = Dirty::Now;
     }
 
     /// Gives a message an entry of its own, which a job frames.

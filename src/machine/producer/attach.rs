@@ -7,6 +7,7 @@ use super::config::AccessMode;
 use super::payload_limits::PayloadLimits;
 use super::pipeline::{CompressionOptions, SealContext};
 use crate::error::{Error, ErrorKind, ServerCode};
+use crate::machine::Dirty;
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::{Deferred, Now, ReplyTo};
 use crate::pb;
@@ -181,7 +182,7 @@ impl Producer {
         }
         self.attach.phase = AttachPhase::Attached;
         self.attach.topic_epoch = opened.topic_epoch.or(self.attach.topic_epoch);
-        self.dirty = true;
+        self.dirty = Dirty::Now;
         self.lifecycle.on_attached();
         self.receipts.on_attached();
         let is_first = self.start_framing(opened, peer);
@@ -300,7 +301,7 @@ impl Producer {
             return;
         }
         self.attach.phase = AttachPhase::Detached;
-        self.dirty = true;
+        self.dirty = Dirty::Now;
         self.in_flight.rewind();
         self.lifecycle.on_detached();
         self.advance_close(Some(now), deferred);

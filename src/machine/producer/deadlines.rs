@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Producer;
 use crate::error::Error;
+use crate::machine::Dirty;
 use crate::machine::{Deadline, Deferred, Now};
 
 impl Producer {
@@ -53,6 +54,12 @@ impl Producer {
         }
     }
 
+    /// The owner is to send a batch that was opened, or to note when.
+    pub(super) fn on_batch_opened(&mut self) {
+        let lingers = !self.config.batching_max_publish_delay.is_zero();
+        self.dirty.raise(if lingers { Dirty::AtDeadline } else { Dirty::Now });
+    }
+
     fn batch_closes_at(&self) -> Option<Instant> {
         let batch = self.oldest_batch()?;
         batch.closes_at(self.config.batching_max_publish_delay, self.is_attached())
@@ -100,7 +107,7 @@ impl Producer {
             has_expired = true;
         }
         if has_expired {
-            self.dirty = true;
+            self.dirty = Dirty::Now;
             self.after_settling(deferred);
             self.advance_close(Some(now), deferred);
         }

@@ -9,7 +9,7 @@ use crate::error::{Error, ServerError};
 use crate::machine::connection::error::RequestError;
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::endpoint::attach_status::AttachStatus;
-use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine, EndpointStats};
+use crate::machine::endpoint::machine::{AfterNotification, DataRoute, Dirty, EndpointMachine, EndpointStats};
 use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
 use crate::machine::{Deadline, Deferred, Endpoint, Now, ReplyTo};
 use crate::wire::command::Command;
@@ -38,7 +38,7 @@ impl EndpointMachine for Producer {
         Producer::is_in_use(self)
     }
 
-    fn take_dirty(&mut self) -> bool {
+    fn take_dirty(&mut self) -> Dirty {
         std::mem::take(&mut self.dirty)
     }
 

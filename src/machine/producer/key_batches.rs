@@ -211,8 +211,7 @@ impl Producer {
             }
         };
         let index = self.sequence_ids.accepted_messages();
-        // The owner is to send it, or to note when.
-        self.dirty = true;
+        self.on_batch_opened();
         let KeyBatches { batches, places, slots, .. } = open(&mut self.key_batches);
         let batch = OpenBatch::new(0, index, slots.take_batch(), at, is_own, opened);
         places.insert(hash, batches.len());

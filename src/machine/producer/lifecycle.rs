@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{AttachPhase, Producer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::Dirty;
 use crate::machine::EndpointId;
 use crate::machine::connection::error::RequestError;
 use crate::machine::endpoint::outbox::{Op, OpKind, Outbox, Response};
@@ -105,7 +106,7 @@ impl Producer {
                 self.capacity.offer(deferred);
             }
         }
-        self.dirty = true;
+        self.dirty = Dirty::Now;
         self.advance_close(Some(now), deferred);
     }
 
@@ -121,7 +122,7 @@ impl Producer {
         match self.attach.phase() {
             AttachPhase::Detached => self.finish(self.closed_error(), Ok(()), deferred),
             AttachPhase::Opening | AttachPhase::Attached => {
-                self.dirty = true;
+                self.dirty = Dirty::Now;
                 if let (false, Some(now)) = (closing.is_drained, now) {
                     closing.is_drained = true;
                     closing.deadline = now.at.checked_add(self.config.operation_timeout);
@@ -196,7 +197,7 @@ impl Producer {
         let state = std::mem::replace(&mut self.lifecycle.state, LifecycleState::Finished(later.clone()));
         self.attach_status.on_finished(&later, deferred);
         self.report_end(&later, deferred);
-        self.dirty = true;
+        self.dirty = Dirty::Now;
         self.attach.end(&later, deferred);
         self.close_batch();
         self.capacity.waiters.remove_all(deferred);
@@ -215,7 +216,7 @@ impl Producer {
         self.close_batch();
         self.fail_all(error, deferred);
         self.sealing.discard_queue();
-        self.dirty = true;
+        self.dirty = Dirty::Now;
         self.after_settling(deferred);
     }
 

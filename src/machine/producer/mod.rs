@@ -48,6 +48,7 @@
 //! [`take_job`](Producer::take_job) and [`put_job`](Producer::put_job) until there is no job left, and
 //! [`poll_transmit`](Producer::poll_transmit).
 
+use crate::machine::Dirty;
 use crate::machine::endpoint::attach_status::AttachStatus;
 use std::fmt;
 use std::sync::Arc;
@@ -130,7 +131,7 @@ pub struct Producer {
     key_batches: Option<Box<KeyBatches>>,
     /// Whether the owner has something to do since it last looked: bytes to write, a frame to seal, an earlier
     /// deadline, an end to notice.
-    dirty: bool,
+    dirty: Dirty,
     /// -1 for a topic that is not partitioned.
     partition: i32,
     sequence_ids: SequenceIds,
@@ -166,7 +167,7 @@ impl Producer {
             id,
             topic,
             partition,
-            dirty: true,
+            dirty: Dirty::Now,
             attach: ProducerAttach::new(created, now.at.checked_add(config.operation_timeout)),
             attach_status: AttachStatus::new(now),
             lifecycle: Lifecycle::default(),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Producer;
 use crate::error::Error;
+use crate::machine::Dirty;
 use crate::machine::endpoint::attach_status::AttachState;
 use crate::machine::{Deferred, Now};
 
@@ -50,7 +51,7 @@ impl Producer {
         let Some((group, _)) = self.in_flight.front() else { return };
         if group.started.is_none_or(|started| started.at > reported) {
             self.overdue.reported_at = None;
-            self.dirty = true;
+            self.dirty = Dirty::Now;
         }
     }
 

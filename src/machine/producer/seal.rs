@@ -37,6 +37,7 @@ use super::payload_limits::PayloadLimits;
 use super::pipeline::{self, EntryStamp, Scratch, SealContext, SealedEntry, can_seal_small, seal_small, stamp_frames};
 use super::{AttachPhase, Producer};
 use crate::error::Error;
+use crate::machine::Dirty;
 use crate::machine::{Deferred, Now};
 use crate::wire::send_template::SendTemplate;
 
@@ -221,7 +222,7 @@ impl Producer {
         entry.set_frame(0, &sealed);
         group.frames = GroupFrames::Sealed(OneOrMore::one(sealed));
         self.in_flight.push(group, entry);
-        self.dirty = true;
+        self.dirty = Dirty::Now;
     }
 
     /// Adds a group of one entry, to be sealed.
@@ -229,7 +230,7 @@ impl Producer {
         self.close_group();
         self.sealing.queue.push_back((group.number, ToSeal::Messages(content)));
         self.in_flight.push(group, entry);
-        self.dirty = true;
+        self.dirty = Dirty::Now;
     }
 
     /// Closes the open group of framed messages, if there is one.
@@ -329,7 +330,7 @@ impl Producer {
             return;
         };
         // It can be written now, and so can what is behind it.
-        self.dirty = true;
+        self.dirty = Dirty::Now;
         match sealed.result {
             Ok(entries) => {
                 self.in_flight.keep(place, entries);

@@ -1,6 +1,7 @@
 //! The outbound schedule: round robin over the endpoints with something to do, a quantum each, and their deadlines.
 
 use std::task::Waker;
+use std::time::Instant;
 
 use super::Session;
 use crate::error::Error;
@@ -151,6 +152,11 @@ impl Session {
     /// When something is due.
     pub fn poll_deadline(&self) -> Option<Deadline> {
         Deadline::earlier(self.connection.poll_deadline(), self.deadlines.next())
+    }
+
+    /// The driver sleeps until then, unless it is woken: endpoints that have deadlines to be noted, and none before, let it.
+    pub fn sleeps_until(&self, at: Instant) {
+        self.ready.sleeps_until(at);
     }
 
     /// Does what is due; endpoints that are due are scheduled.

@@ -77,8 +77,21 @@ impl Harness {
     }
 }
 
+/// A waker that counts how often it was woken.
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 fn producer(id: u64, now: Now) -> Arc<Endpoint<Producer>> {
     let config = ProducerConfig { batching: false, max_pending_messages: 100_000, ..ProducerConfig::default() };
+    producer_of(id, config, now)
+}
+
+fn producer_of(id: u64, config: ProducerConfig, now: Now) -> Arc<Endpoint<Producer>> {
     let (created, _) = Reply::pair();
     let id = ProducerId(id);
     let producer = Producer::new(id, "persistent://a/b/t".into(), -1, Arc::new(config), created, now);
@@ -167,12 +180,6 @@ fn who_left_while_queued_and_came_back_is_served_once_at_a_time() {
 
 #[test]
 fn the_waker_stays_behind_although_all_that_was_notified_has_left() {
-    struct Count(AtomicUsize);
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
     let mut harness = Harness::new();
     let (stays, leaves) = (producer(1, harness.now), producer(2, harness.now));
     for endpoint in [&stays, &leaves] {
@@ -188,6 +195,49 @@ fn the_waker_stays_behind_although_all_that_was_notified_has_left() {
     assert!(!harness.session.wants_transmit(&TxBuf::new()), "the task goes to sleep");
     push(&stays, 1, harness.now);
     assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+}
+
+/// A batch that lingers gives the driver a deadline to note and nothing else.
+#[test]
+fn a_deadline_wakes_the_driver_only_if_it_would_sleep_beyond_it() {
+    const LINGER: Duration = Duration::from_millis(10);
+    let mut harness = Harness::new();
+    let config = ProducerConfig { batching_max_messages: 2, batching_max_publish_delay: LINGER, ..Default::default() };
+    let endpoint = producer_of(1, config, harness.now);
+    let request = harness.open(&endpoint, 1);
+    harness.opened(request);
+    harness.transmit();
+    let woken = Arc::new(Count(AtomicUsize::new(0)));
+    let waker = Waker::from(woken.clone());
+    let times = || woken.0.load(Ordering::SeqCst);
+    let start = harness.now.at;
+
+    harness.session.schedule_notified(Some(&waker), false);
+    push(&endpoint, 1, harness.now);
+    assert_eq!(times(), 1, "how long it sleeps is not known");
+    push(&endpoint, 1, harness.now);
+    assert!(harness.transmit() > 0, "the batch is full");
+
+    harness.session.schedule_notified(Some(&waker), false);
+    harness.session.sleeps_until(start + LINGER);
+    push(&endpoint, 1, harness.now);
+    assert_eq!(times(), 1, "it wakes in time by itself");
+    push(&endpoint, 1, harness.now);
+    assert_eq!(times(), 2, "the batch is full now");
+    assert!(harness.transmit() > 0, "it is served once");
+    assert_eq!(harness.transmit(), 0);
+
+    harness.session.schedule_notified(Some(&waker), false);
+    harness.session.sleeps_until(start + LINGER);
+    push(&endpoint, 1, harness.now);
+    harness.now.at += LINGER;
+    assert!(harness.transmit() > 0, "its own timer has woken it");
+    assert_eq!(times(), 2);
+
+    harness.session.schedule_notified(Some(&waker), false);
+    harness.session.sleeps_until(harness.now.at + LINGER + Duration::from_nanos(1));
+    push(&endpoint, 1, harness.now);
+    assert_eq!(times(), 3, "it would wake too late");
 }
 
 #[test]

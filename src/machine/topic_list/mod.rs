@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::error::RequestError;
 use super::connection::peer::PeerInfo;
-use super::endpoint::machine::{AfterNotification, AttachRoute, EndpointMachine};
+use super::endpoint::machine::{AfterNotification, AttachRoute, Dirty, EndpointMachine};
 use super::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
 use super::{Deadline, Deferred, Now, ReplyTo};
 use crate::error::{Error, ErrorKind, Result};
@@ -100,7 +100,7 @@ pub struct TopicListWatcher {
     config: TopicListConfig,
     scope: Arc<str>,
     state: WatcherState,
-    is_dirty: bool,
+    dirty: Dirty,
     /// Answered by the first attach.
     created: Option<ReplyTo<()>>,
     /// When the creation is given up.
@@ -131,7 +131,7 @@ impl TopicListWatcher {
             attach_status: AttachStatus::new(now),
             config,
             state: WatcherState::Detached,
-            is_dirty: true,
+            dirty: Dirty::Now,
             created: Some(created),
             closing: None,
             is_closed_at_broker: true,
@@ -192,7 +192,7 @@ impl TopicListWatcher {
             ..WatcherClose::default()
         });
         closing.replies.extend(reply);
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
         if matches!(self.state, WatcherState::Detached) {
             self.finish(self.closed_error(), Ok(()), deferred);
         }
@@ -206,7 +206,7 @@ impl TopicListWatcher {
     fn finish(&mut self, later: Error, closed: Result<()>, deferred: &mut Deferred) {
         self.state = WatcherState::Finished(later.clone());
         self.attach_status.on_finished(&later, deferred);
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
         self.creation_deadline = None;
         if let Some(created) = self.created.take() {
             created.send(Err(later), deferred);
@@ -279,8 +279,8 @@ impl EndpointMachine for TopicListWatcher {
         }
     }
 
-    fn take_dirty(&mut self) -> bool {
-        std::mem::take(&mut self.is_dirty)
+    fn take_dirty(&mut self) -> Dirty {
+        std::mem::take(&mut self.dirty)
     }
 
     fn open_request(&mut self, peer: &PeerInfo, _now: Now) -> Result<Command, RequestError> {
@@ -308,7 +308,7 @@ impl EndpointMachine for TopicListWatcher {
             return;
         }
         self.state = WatcherState::Attached;
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
         self.creation_deadline = None;
         let created = self.created.take();
         let is_missed = mutation!(ReattachedWithoutList) && self.hash.is_some();
@@ -331,7 +331,7 @@ impl EndpointMachine for TopicListWatcher {
             return;
         }
         self.state = WatcherState::Detached;
-        self.is_dirty = true;
+        self.dirty = Dirty::Now;
         if self.closing.is_some() {
             // A broker forgets watchers with their connection.
             self.finish(self.closed_error(), Ok(()), deferred);

@@ -9,10 +9,10 @@ fn acknowledgements_of_a_moment_share_a_frame() {
     harness.consume();
     harness.consumer.take_dirty();
     harness.ack(id(0));
-    assert!(harness.consumer.take_dirty(), "the owner has a new deadline");
+    assert_eq!(harness.consumer.take_dirty(), Dirty::AtDeadline, "the owner has a new deadline");
     harness.pass(MS(60));
     harness.ack(id(1));
-    assert!(!harness.consumer.take_dirty());
+    assert_eq!(harness.consumer.take_dirty(), Dirty::Clean);
     assert_eq!(harness.sent(), NONE);
     harness.pass(MS(40));
     assert_eq!(harness.sent(), ["ACK 1:0 1:1"]);
@@ -30,7 +30,7 @@ fn a_full_group_leaves_at_once_and_so_does_every_one_without_grouping() {
 
     let mut harness = ConsumerHarness::attached(SHARED, |config| config.acknowledgment_group_time = Duration::ZERO);
     harness.ack(id(0));
-    assert!(harness.consumer.take_dirty());
+    assert_eq!(harness.consumer.take_dirty(), Dirty::Now);
     assert_eq!(harness.sent(), ["ACK 1:0"]);
 }
 

@@ -22,7 +22,7 @@ use pulsar_native::machine::consumer::{
     ReturnedPermits, SeekTo, SubscriptionType, Taken,
 };
 use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
-use pulsar_native::machine::{Deferred, EndpointId, EndpointMachine as _, Now, ReadyList, Reply};
+use pulsar_native::machine::{Deferred, Dirty, EndpointId, EndpointMachine as _, Now, ReadyList, Reply};
 use pulsar_native::pb;
 use pulsar_native::schema::{SchemaInfo, SchemaType};
 use pulsar_native::wire::entry::put_entry;

@@ -82,13 +82,13 @@ impl PermitModel {
 
     /// The broker reads what was written.
     fn serve(&mut self) {
-        let is_notified = self.harness.consumer.take_dirty();
+        let dirty = self.harness.consumer.take_dirty();
         let is_due = self.timer.is_some_and(|at| at <= self.harness.now.at);
         let deadline = self.harness.consumer.poll_deadline().map(|deadline| deadline.at);
         let earlier = deadline.is_some_and(|at| self.timer.is_none_or(|timer| at < timer));
-        assert!(is_notified || is_due || !earlier, "an earlier deadline without a notification");
+        assert!(dirty != Dirty::Clean || is_due || !earlier, "an earlier deadline without a notification");
         let sent = self.harness.sent();
-        assert!(is_notified || is_due || sent.is_empty(), "written without a notification: {sent:?}");
+        assert!(dirty == Dirty::Now || is_due || sent.is_empty(), "written without a notification: {sent:?}");
         self.timer = self.harness.consumer.poll_deadline().map(|deadline| deadline.at);
         for frame in sent {
             if let Some(permits) = frame.strip_prefix("FLOW ") {

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use pulsar_native::machine::{Dirty, EndpointMachine as _};
+
 use super::*;
 
 #[test]
@@ -51,9 +53,12 @@ fn few_framed_messages_are_stamped_without_a_job() {
 fn a_batch_lingers_as_long_as_it_is_told() {
     let mut harness =
         ProducerHarness::attached(config(|config| config.batching_max_publish_delay = Duration::from_millis(10)));
+    harness.producer.take_dirty();
     let _ = harness.push("a");
+    assert_eq!(harness.producer.take_dirty(), Dirty::AtDeadline);
     harness.pass(Duration::from_millis(9));
     let _ = harness.push("b");
+    assert_eq!(harness.producer.take_dirty(), Dirty::Clean);
     assert!(harness.transmit().is_empty());
     harness.pass(Duration::from_millis(1));
     assert_eq!(sizes(&harness.transmit()), [2]);

@@ -20,6 +20,7 @@ use super::ConsumerConfig;
 use super::position::EntryPosition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessagePosition;
+use crate::machine::Dirty;
 use crate::machine::Now;
 use crate::wire::hot::BATCH_MEMBERS_MAX;
 use crate::wire::{AckId, AckWords};
@@ -344,21 +345,21 @@ impl Acks {
         Some(open)
     }
 
-    /// Something was noted: starts the group time if it is the first, or flushes a full group. Says whether the owner
-    /// has to be notified.
-    pub(super) fn schedule(&mut self, now: impl FnOnce() -> Now) -> bool {
+    /// Something was noted: starts the group time if it is the first, or flushes a full group. Says what that gives the
+    /// owner to do.
+    pub(super) fn schedule(&mut self, now: impl FnOnce() -> Now) -> Dirty {
         if self.is_flush_due || !self.has_pending() {
-            return false;
+            return Dirty::Clean;
         }
         if self.policy.group_time.is_zero() || self.len() >= self.policy.group_len_max {
             self.is_flush_due = true;
-            return true;
+            return Dirty::Now;
         }
         if self.due_at.is_none() {
             self.due_at = now().at.checked_add(self.policy.group_time);
-            return true;
+            return Dirty::AtDeadline;
         }
-        false
+        Dirty::Clean
     }
 
     /// Whether anything waits to be sent.
