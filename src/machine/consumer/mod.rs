@@ -119,7 +119,7 @@ pub struct Consumer {
     cluster_number: u32,
     /// No permits are granted.
     is_paused: bool,
-    /// Whether an input gave the owner something to do since it was last asked.
+    /// What inputs gave the owner to do since it was last asked.
     dirty: Dirty,
 }
 

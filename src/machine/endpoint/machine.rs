@@ -68,7 +68,7 @@ pub enum Dirty {
     /// Nothing.
     #[default]
     Clean,
-    /// To note an earlier [deadline](EndpointMachine::poll_deadline). An owner that wakes by then anyway need not be woken for it.
+    /// To note another [deadline](EndpointMachine::poll_deadline). An owner that wakes by then anyway need not be woken for it.
     AtDeadline,
     /// Anything else: bytes to write, a frame to seal, an end to notice.
     Now,
@@ -89,7 +89,7 @@ impl Dirty {
         }
     }
 
-    /// Notes an earlier deadline, if it `is` earlier.
+    /// Notes another deadline, if it `is` another.
     #[inline]
     pub fn at_deadline_if(&mut self, is: bool) {
         if is {

@@ -6,8 +6,9 @@
 //! Five rules make sure that an endpoint with something to do is served:
 //! 1. The pointer to an endpoint's owner lies under the endpoint's lock and is never empty.
 //! 2. Notify: under that lock, if the endpoint is not `queued`, set it and push the id on the owner's [`ReadyList`]. The
-//!    waker that this returns is woken after the unlock. There is none if the owner has nothing to do but to note a deadline,
-//!    and sleeps no longer than until then; what is to be done at once afterwards wakes it.
+//!    waker that this returns is woken after the unlock. An owner that has nothing to do but to note a deadline is left asleep
+//!    if its timer wakes it by then: it says so after it has left its waker, and it counts until it takes ids again. `queued`
+//!    says which of both it was: what is to be done at once, or a deadline that is earlier, is notified nevertheless.
 //! 3. Serve: the owner takes all ids, or, if there are none, leaves its waker. Per id: lock; if it has another owner by
 //!    now, skip it; else clear `queued` and poll it.
 //! 4. Change of owner: set the pointer, set `queued`, push the id on the new list, always. A stale id in an old list is
@@ -85,14 +86,14 @@ impl<M: EndpointMachine> Slot<M> {
     #[inline]
     fn notify_owner(&mut self, id: EndpointId) -> Option<Waker> {
         let dirty = self.machine.take_dirty();
-        if dirty > self.queued { self.notify_of(dirty, id) } else { None }
+        if dirty != Dirty::Clean && self.queued != Dirty::Now { self.notify_as(dirty, id) } else { None }
     }
 
-    /// Notifies it of what is more urgent than what it knows.
-    fn notify_of(&mut self, dirty: Dirty, id: EndpointId) -> Option<Waker> {
+    /// Notifies it of what it may not know: a deadline can be earlier than one that it was notified of.
+    fn notify_as(&mut self, dirty: Dirty, id: EndpointId) -> Option<Waker> {
         let known = std::mem::replace(&mut self.queued, dirty);
         let deadline = (dirty == Dirty::AtDeadline).then(|| self.machine.poll_deadline()).flatten();
-        self.owner.notify_of((known == Dirty::Clean).then_some(id), deadline.map(|deadline| deadline.at))
+        self.owner.push((known == Dirty::Clean).then_some(id), deadline.map(|deadline| deadline.at))
     }
 }
 
@@ -182,7 +183,7 @@ pub struct ReadyList {
 struct Ready {
     ids: Vec<EndpointId>,
     waker: Option<Waker>,
-    /// When the task wakes by its timer, if it is known to sleep.
+    /// When the task takes ids at the latest, by its timer; not known from one take to the next sleep.
     wakes_at: Option<Instant>,
     /// The last [`ReadyList::take`] found nothing, or there was none.
     was_empty: bool,
@@ -206,24 +207,25 @@ impl ReadyList {
 
     /// Adds an id. The waker, if any, is to be woken once no lock is held.
     pub fn notify(&self, id: EndpointId) -> Option<Waker> {
-        self.notify_of(Some(id), None)
+        self.push(Some(id), None)
     }
 
     /// Adds an id, if it is not there. If all there is to do is due at a `deadline`, a task that wakes by then is left asleep.
-    fn notify_of(&self, id: Option<EndpointId>, deadline: Option<Instant>) -> Option<Waker> {
+    fn push(&self, id: Option<EndpointId>, deadline: Option<Instant>) -> Option<Waker> {
         let mut ready = self.lock();
         ready.ids.extend(id);
         let wakes_by = |deadline| ready.wakes_at.is_some_and(|at| at <= deadline || mutation!(DeadlineSleeps));
         if deadline.is_some_and(wakes_by) { None } else { ready.waker.take() }
     }
 
-    /// The task that has left its waker sleeps until then, unless it is woken.
+    /// The task has left its waker, and its timer wakes it at this time or before: until it takes ids again, it is not woken for a
+    /// deadline that is no earlier.
     pub fn sleeps_until(&self, at: Instant) {
         self.lock().wakes_at = Some(at);
     }
 
     /// Moves all ids into `into`. If there are none and `waker` is given, it is registered, to be woken by the next
-    /// notification. The check and the registration are one step, so no notification is lost between them.
+    /// notification of what cannot wait. The check and the registration are one step, so no notification is lost between them.
     pub fn take(&self, into: &mut impl Extend<EndpointId>, waker: Option<&Waker>) {
         let mut ready = self.lock();
         ready.was_empty = ready.ids.is_empty();

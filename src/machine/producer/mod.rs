@@ -129,8 +129,7 @@ pub struct Producer {
     open_batch: Option<Box<OpenBatch>>,
     /// With key-based batching, instead of `open_batch`: one for each key.
     key_batches: Option<Box<KeyBatches>>,
-    /// Whether the owner has something to do since it last looked: bytes to write, a frame to seal, an earlier
-    /// deadline, an end to notice.
+    /// What inputs gave the owner to do since it last looked.
     dirty: Dirty,
     /// -1 for a topic that is not partitioned.
     partition: i32,

@@ -52,7 +52,7 @@ impl Session {
     }
 
     /// No endpoint is served while the peer takes no bytes. What was accepted meanwhile still has its deadline set, and
-    /// the next notification still wakes the driver.
+    /// the next notification of what cannot wait still wakes the driver.
     fn expire_stalled(&mut self, waker: Option<&Waker>, now: Now, deferred: &mut Deferred) {
         self.schedule_notified(waker, true);
         let queued: Vec<_> = self.run_queue.iter().map(|(id, _)| *id).collect();
@@ -154,7 +154,7 @@ impl Session {
         Deadline::earlier(self.connection.poll_deadline(), self.deadlines.next())
     }
 
-    /// The driver sleeps until then, unless it is woken: endpoints that have deadlines to be noted, and none before, let it.
+    /// The driver's timer wakes it at this time or before: until then it is not woken for a deadline that is no earlier.
     pub fn sleeps_until(&self, at: Instant) {
         self.ready.sleeps_until(at);
     }

@@ -238,6 +238,14 @@ fn a_deadline_wakes_the_driver_only_if_it_would_sleep_beyond_it() {
     harness.session.sleeps_until(harness.now.at + LINGER + Duration::from_nanos(1));
     push(&endpoint, 1, harness.now);
     assert_eq!(times(), 3, "it would wake too late");
+    harness.now.at += LINGER;
+    assert!(harness.transmit() > 0);
+
+    harness.session.schedule_notified(Some(&waker), false);
+    harness.session.sleeps_until(harness.now.at);
+    harness.session.schedule_notified(Some(&waker), false);
+    push(&endpoint, 1, harness.now);
+    assert_eq!(times(), 4, "it has taken what was there, and not said how long it sleeps now");
 }
 
 #[test]

@@ -1,6 +1,21 @@
 //! Negative acknowledgements, and asking for everything again.
 
+use std::sync::atomic::AtomicUsize;
+use std::task::Wake;
+
+use pulsar_native::machine::Endpoint;
+
 use super::*;
+
+/// A waker that counts how often it was woken.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 fn nack_delay(delay: Duration) -> impl Fn(&mut ConsumerConfig) {
     move |config| config.negative_ack_redelivery_backoff = RedeliveryBackoff::constant(delay)
@@ -176,4 +191,33 @@ fn in_order_a_timeout_rewinds_all_and_a_cumulative_ack_ends_it() {
     (2..4).for_each(|entry| harness.consumer.on_given(1, entry, 0, harness.now));
     harness.pass(MS(2000));
     assert_eq!(harness.sent(), ["REDELIVER all epoch 1"]);
+}
+
+/// Each deadline is compared with the time until which the owner sleeps, also behind one that it was left asleep for.
+#[test]
+fn a_second_deadline_wakes_an_owner_that_would_sleep_beyond_it() {
+    type Input = fn(&mut Consumer, Now);
+    let inputs: [Input; 2] = [
+        |consumer, now| consumer.ack(&id(1), || now).expect("the acknowledgement is taken"),
+        |consumer, now| consumer.nack_after(&id(1), Duration::from_secs(1), now),
+    ];
+    for (index, input) in inputs.into_iter().enumerate() {
+        let mut harness = ConsumerHarness::attached(SHARED, |_| {});
+        harness.deliver([single(0), single(1)]);
+        harness.consume();
+        harness.sent();
+        harness.consumer.take_dirty();
+        let (owner, now) = (ReadyList::new(), harness.now);
+        let endpoint = Endpoint::new(EndpointId::Consumer(ConsumerId(1)), harness.consumer, owner.clone());
+        let count = Arc::new(Count::default());
+        let mut ids = Vec::new();
+        owner.take(&mut ids, Some(&Waker::from(count.clone())));
+        owner.sleeps_until(now.at + Duration::from_secs(30));
+        endpoint.with(|consumer| consumer.nack_after(&id(0), Duration::from_secs(60), now));
+        assert_eq!(count.0.load(Ordering::Relaxed), 0, "input {index}: it wakes before that");
+        endpoint.with(|consumer| input(consumer, now));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1, "input {index}");
+        owner.take(&mut ids, None);
+        assert_eq!(ids.len(), 1, "input {index}: once on the list");
+    }
 }
