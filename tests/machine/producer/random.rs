@@ -1,6 +1,7 @@
 //! Anything, in any order.
 
 use pulsar_native::machine::producer::BatchingType;
+use pulsar_native::machine::{Dirty, EndpointMachine as _};
 
 use super::*;
 use crate::common::random::Random;
@@ -28,6 +29,8 @@ fn storm(seed: u64) {
     let mut unanswered: VecDeque<Sent> = VecDeque::new();
     let mut jobs: Vec<SealJob> = Vec::new();
     let mut attached = false;
+    // The owner has done something itself since it last looked, and looks again without being told.
+    let mut looks = true;
     for _ in 0..300 {
         match random.below(10) {
             0..4 => {
@@ -50,16 +53,27 @@ fn storm(seed: u64) {
                 let job = jobs.remove(random.below(jobs.len() as u64) as usize);
                 harness.put(job);
             }
-            6 => unanswered.extend(harness.transmit()),
+            6 => {
+                let dirty = harness.producer.take_dirty();
+                let sent = harness.transmit();
+                assert!(looks || dirty == Dirty::Now || sent.is_empty(), "seed {seed}: written without a notification");
+                looks = false;
+                unanswered.extend(sent);
+            }
             7 => {
+                looks = true;
                 for _ in 0..random.below(4) {
                     if let Some(sent) = unanswered.pop_front() {
                         harness.confirm(sent.head.sequence_id);
                     }
                 }
             }
-            8 => harness.pass(Duration::from_millis(random.below(3000))),
+            8 => {
+                looks = true;
+                harness.pass(Duration::from_millis(random.below(3000)));
+            }
             _ if random.below(4) == 0 => {
+                looks = true;
                 if attached {
                     harness.detach();
                     unanswered.clear();
