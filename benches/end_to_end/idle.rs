@@ -47,7 +47,9 @@ where
     let mut all = Vec::with_capacity(count as usize);
     while let Some(created) = creating.join_next().await {
         all.push(created.expect("no task panics")?);
-        waiting.next().map(|next| creating.spawn(next));
+        if let Some(next) = waiting.next() {
+            creating.spawn(next);
+        }
     }
     drop(creating);
     let secs = start.elapsed().as_secs_f64();

@@ -25,8 +25,7 @@ use super::results::{ResultsKind, SendResults};
 use super::send_deadline::SendDeadline;
 use super::{CapacityBound, CapacityWaiter, Message, OPEN_MAX, PendingSend, Producer, SendCallback};
 use crate::error::{Error, ErrorKind, SendError};
-use crate::machine::Dirty;
-use crate::machine::{Deferred, Now};
+use crate::machine::{Deferred, Dirty, Now};
 
 /// A group of framed messages takes no more once its frames have this size.
 const GROUP_BYTES_MAX: usize = 32 * 1024;

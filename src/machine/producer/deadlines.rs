@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Producer;
 use crate::error::Error;
-use crate::machine::Dirty;
-use crate::machine::{Deadline, Deferred, Now};
+use crate::machine::{Deadline, Deferred, Dirty, Now};
 
 impl Producer {
     /// When something is due.

@@ -4,11 +4,10 @@ use std::time::Instant;
 
 use super::{AttachPhase, Producer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::Dirty;
-use crate::machine::EndpointId;
 use crate::machine::connection::error::RequestError;
 use crate::machine::endpoint::outbox::{Op, OpKind, Outbox, Response};
 use crate::machine::{Deferred, Now, ReplyTo};
+use crate::machine::{Dirty, EndpointId};
 
 /// The lifecycle, as the application requests it.
 ///

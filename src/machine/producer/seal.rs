@@ -37,8 +37,7 @@ use super::payload_limits::PayloadLimits;
 use super::pipeline::{self, EntryStamp, Scratch, SealContext, SealedEntry, can_seal_small, seal_small, stamp_frames};
 use super::{AttachPhase, Producer};
 use crate::error::Error;
-use crate::machine::Dirty;
-use crate::machine::{Deferred, Now};
+use crate::machine::{Deferred, Dirty, Now};
 use crate::wire::send_template::SendTemplate;
 
 /// Framed messages, and batches, up to this size are sealed under the lock: a job for them takes longer than to sum so few bytes.

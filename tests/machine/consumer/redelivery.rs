@@ -1,21 +1,9 @@
 //! Negative acknowledgements, and asking for everything again.
 
-use std::sync::atomic::AtomicUsize;
-use std::task::Wake;
-
 use pulsar_native::machine::Endpoint;
 
 use super::*;
-
-/// A waker that counts how often it was woken.
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
+use crate::Count;
 
 fn nack_delay(delay: Duration) -> impl Fn(&mut ConsumerConfig) {
     move |config| config.negative_ack_redelivery_backoff = RedeliveryBackoff::constant(delay)

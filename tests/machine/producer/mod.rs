@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -30,6 +30,8 @@ use pulsar_native::wire::hot::{Receipt, SendHead};
 use pulsar_native::wire::metadata::Metadata;
 use pulsar_native::wire::tx::TxBuf;
 use pulsar_native::wire::{Command, MAX_MESSAGE_SIZE_DEFAULT};
+
+use crate::Count;
 
 mod batching;
 mod chunks;
@@ -285,15 +287,6 @@ fn is_pending(send: &PendingSend) -> bool {
 
 fn unbatched() -> ProducerConfig {
     config(|config| config.batching = false)
-}
-
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// A task that waits for room.

@@ -20,8 +20,7 @@ use super::ConsumerConfig;
 use super::position::EntryPosition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessagePosition;
-use crate::machine::Dirty;
-use crate::machine::Now;
+use crate::machine::{Dirty, Now};
 use crate::wire::hot::BATCH_MEMBERS_MAX;
 use crate::wire::{AckId, AckWords};
 
